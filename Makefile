@@ -1,0 +1,71 @@
+# Needs only Python >= 3.11 with pip and venv, and make. Every target sets up the environment that it uses.
+#   make demo        watch a toy job reach an MLflow server, live; ARGS=--keep leaves the server up
+#   make test        the tests (a few minutes); ARGS='-k name' to choose
+#   make test-all    everything: the slow tests too, with another MLflow version and the light installation
+#   make lint types imports        style, types, direction of imports
+#   make test-light  the light installation alone; make clean removes what these targets made
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+OLD := .venv-mlflow-2.16
+LIGHT := .venv-light
+SOURCES := pyproject.toml $(shell find src -name '*.py')
+
+.DEFAULT_GOAL := test
+.PHONY: demo test test-all test-light venvs lint types imports clean
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/.run: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ .venv/.run
+
+# MLflow 2.16 does not work with SQLAlchemy 2.1, and needs the pkg_resources that setuptools 81 dropped.
+$(OLD)/.done:
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/pip install --quiet 'mlflow==2.16.2' 'sqlalchemy<2.1' 'setuptools<81'
+	@touch $@
+
+# Not editable: what is tested is what a user installs.
+$(LIGHT)/.done: $(SOURCES) deploy/requirements-light.txt
+	test -x $(LIGHT)/bin/python || $(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/pip install --quiet -r deploy/requirements-light.txt
+	$(LIGHT)/bin/pip install --quiet --no-deps --force-reinstall .
+	@touch $@
+
+demo: .venv/.run
+	$(BIN)/tracksync demo $(ARGS)
+
+test: .venv/.dev
+	$(BIN)/pytest -m 'not slow' $(ARGS)
+
+# What `make test` leaves out; the environments stand before the tests that would be skipped without them.
+test-all: venvs test
+	$(BIN)/pytest -m slow $(ARGS)
+
+test-light: .venv/.dev $(LIGHT)/.done
+	$(BIN)/pytest tests/server/test_light.py $(ARGS)
+
+venvs: .venv/.dev $(OLD)/.done $(LIGHT)/.done
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+imports: .venv/.dev
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv $(OLD) $(LIGHT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -exec rm -rf {} +
+	rm -rf src/*.egg-info

@@ -1,0 +1,22 @@
+"""tracksync carries MLflow runs that were logged offline to a remote MLflow server, once and complete."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracksync.api import push, watch
+    from tracksync.config import Settings
+    from tracksync.report import Report
+
+__version__ = "0.1.0"
+__all__ = ["Report", "Settings", "__version__", "push", "watch"]
+
+_HOMES = {"push": "api", "watch": "api", "Settings": "config", "Report": "report"}
+
+
+def __getattr__(name: str) -> object:
+    """Import the public names when they are asked for: ``tracksync --help`` must not pay for them."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"tracksync.{_HOMES[name]}"), name)

@@ -1,0 +1,141 @@
+"""The public API; the command line uses nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tracksync.config import Settings
+from tracksync.drive import drive, wait_for_others
+from tracksync.engine import Engine, unique
+from tracksync.errors import ConfigError
+from tracksync.ledger import Entry
+from tracksync.locate import changed_since, require_stores, to_path
+from tracksync.mlflow_server import MlflowServer
+from tracksync.model import RunRef, Store
+from tracksync.prober import wait_for_server
+from tracksync.report import Listener, Plan, Report, RunReport
+from tracksync.sources import load_sources
+from tracksync.survey import survey
+from tracksync.watch import Watcher
+
+
+class Silent:
+    """A listener that ignores everything."""
+
+    def planned(self, plan: Plan) -> None:
+        """Ignore it."""
+
+    def progress(self, points: int, files: int, size: int) -> None:
+        """Ignore it."""
+
+    def run(self, report: RunReport, entry: Entry) -> None:
+        """Ignore it."""
+
+    def note(self, line: str) -> None:
+        """Ignore it."""
+
+
+def push(
+    paths: Iterable[Path | str],
+    *,
+    to: str | None = None,
+    token: Callable[[], str] | None = None,
+    experiment: str | None = None,
+    dry_run: bool = False,
+    settings: Settings | None = None,
+    listener: Listener | None = None,
+) -> Report:
+    """Deliver all that some runs hold to an MLflow server, and return what was done.
+
+    Args:
+        paths: run directories, experiment directories or whole stores.
+        to: URL of the server; overrides ``settings``.
+        token: returns the current bearer token; without it MLflow's own variables and plug-ins decide.
+        experiment: template of the experiment's name, e.g. ``"{user}/{experiment}"``.
+        dry_run: only find out what would be sent; makes no request that writes.
+        settings: everything else.
+        listener: is told what happens, while it happens.
+
+    Raises:
+        ConfigError: no such path, no store there, no destination, wrong credentials.
+        UnreachableError: the server does not answer.
+    """
+    if settings is None:
+        if to is None:
+            raise ConfigError("no destination", "name the MLflow server: push(..., to='https://...')")
+        settings = Settings(to=to)
+    settings = replace(
+        settings,
+        to=to or settings.to,
+        token=token or settings.token,
+        experiment=experiment or settings.experiment,
+    )
+    listener = listener or Silent()
+    with _engine(settings, threading.Event(), listener) as engine:
+        stores = require_stores([to_path(path) for path in paths], engine.sources)
+        refs = list(_refs(engine, stores))
+        wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
+        plan = survey(engine, refs)
+        listener.planned(plan)
+        report = Report(plan=plan)
+        if not dry_run:
+            report = drive(engine, refs, plan, listener)
+            wait_for_others(engine, refs, report, listener)
+        report.notes += _empty(stores, refs)
+        return report
+
+
+def watch(
+    paths: Iterable[Path | str],
+    *,
+    settings: Settings,
+    once: bool = False,
+    stop: threading.Event,
+    listener: Listener,
+) -> Report:
+    """Follow the stores at or below some directories live, until ``stop`` is set; ``once`` does one full pass.
+
+    Stores, experiments and runs may appear later. Runs that another process holds are left to it.
+
+    Raises:
+        ConfigError: no such path, wrong credentials, no MLflow server.
+        UnreachableError: with ``once``, when the server does not answer.
+    """
+    roots = [to_path(path) for path in paths]
+    if not once:
+        settings = replace(settings, server_wait=None)
+    with _engine(settings, stop, listener) as engine:
+        if not once:
+            return Watcher(engine, roots, listener).run()
+        stores = require_stores(roots, engine.sources)
+        refs = list(_refs(engine, stores))
+        wait_for_server(engine.destination, settings.server_wait, stop, listener.note)
+        plan = survey(engine, refs)
+        listener.planned(plan)
+        report = drive(engine, refs, plan, listener)
+        report.notes += _empty(stores, refs)
+        report.busy = []
+        return report
+
+
+@contextmanager
+def _engine(settings: Settings, stop: threading.Event, listener: Listener) -> Iterator[Engine]:
+    sources = load_sources()
+    with Engine(settings, MlflowServer(settings.to, settings.token), sources, stop, listener.progress) as engine:
+        yield engine
+
+
+def _refs(engine: Engine, stores: dict[Store, Path | None]) -> Iterator[RunRef]:
+    found = (ref for store, within in stores.items() for ref in engine.sources[store.kind].discover(store, within))
+    refs, engine.others = unique(found, engine.ledger)
+    since = engine.settings.since
+    return (ref for ref in refs if since is None or changed_since(ref, since))
+
+
+def _empty(stores: Iterable[Store], refs: Iterable[RunRef]) -> list[str]:
+    full = {ref.store for ref in refs}
+    return [f"{store.root} holds no runs" for store in stores if store not in full]

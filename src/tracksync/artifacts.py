@@ -1,0 +1,140 @@
+"""The lane of the artifacts: uploads that run beside the points and never delay them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from tracksync import fsutil
+from tracksync.destination import Destination, RemoteRun
+from tracksync.errors import NotSettledError, TracksyncError
+from tracksync.model import FileItem
+
+#: While its run is live, a file goes again no sooner than this many times the duration of its last upload.
+RESEND_FACTOR = 10
+WORKERS = 2
+#: Seconds before a file that changed while it was sent is tried again.
+CHANGED_PAUSE = 1.0
+
+log = logging.getLogger("tracksync")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one upload: delivered, or an error, or (neither) the file changed under it: look again."""
+
+    item: FileItem
+    delivered: bool
+    error: TracksyncError | None = None
+
+
+class ArtifactLane:
+    """Uploads artifacts in a few threads. Safe to share between threads."""
+
+    def __init__(self, destination: Destination, clock: Callable[[], float] = time.monotonic) -> None:
+        self._destination = destination
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="artifacts")
+        self._lock = threading.Lock()
+        self._futures: dict[str, dict[str, Future[Outcome]]] = defaultdict(dict)
+        self._live_again: dict[tuple[str, str], float] = {}
+        self._again: dict[tuple[str, str], float] = {}
+        self._stopping = threading.Event()
+
+    def ready(self, source_id: str, item: FileItem, *, ended: bool) -> bool:
+        """Whether a file may be queued: not under way already, and while live not sent just before."""
+        with self._lock:
+            if item.path in self._futures.get(source_id, ()):
+                return False
+            known = (self._again,) if ended else (self._again, self._live_again)
+            return all(self._clock() >= times.get((source_id, item.path), 0.0) for times in known)
+
+    def submit(self, source_id: str, remote: RemoteRun, item: FileItem) -> None:
+        """Queue one upload."""
+        with self._lock:
+            self._futures[source_id][item.path] = self._pool.submit(self._upload, source_id, remote, item)
+
+    def collect(self, source_id: str) -> list[Outcome]:
+        """Take the finished uploads of a run."""
+        with self._lock:
+            mine = self._futures[source_id]
+            done = [path for path, future in mine.items() if future.done()]
+            outcomes = [mine.pop(path) for path in done]
+            if not mine:
+                del self._futures[source_id]
+        return [future.result() for future in outcomes if not future.cancelled()]
+
+    def busy(self, source_id: str) -> int:
+        """How many uploads of a run are queued, under way, or finished and not collected."""
+        with self._lock:
+            return len(self._futures.get(source_id, ()))
+
+    def wait(self, timeout: float) -> None:
+        """Wait until no upload is under way, or ``timeout`` seconds."""
+        with self._lock:
+            futures = [future for mine in self._futures.values() for future in mine.values()]
+        wait(futures, timeout=timeout)
+
+    def close(self) -> None:
+        """Give up what is queued, break off what is under way, and wait for the threads."""
+        self._stopping.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _upload(self, source_id: str, remote: RemoteRun, item: FileItem) -> Outcome:
+        started = self._clock()
+        try:
+            delivered = self._send(remote, item)
+        except NotSettledError:
+            delivered = False
+        except TracksyncError as error:
+            return Outcome(item, delivered=False, error=error)
+        except OSError as error:  # vanished or changed its kind: the next look tells
+            log.info("artifact %s not sent: %s", item.path, error)
+            delivered = False
+        now = self._clock()
+        with self._lock:
+            self._live_again[source_id, item.path] = now + RESEND_FACTOR * (now - started)
+            if not delivered:
+                self._again[source_id, item.path] = now + CHANGED_PAUSE
+        return Outcome(item, delivered=delivered)
+
+    def _send(self, remote: RemoteRun, item: FileItem) -> bool:
+        with fsutil.open_regular(item.root, item.relative) as file:
+            if not _same(os.fstat(file.fileno()), item):
+                return False
+            stream = cast(BinaryIO, _Stream(file, self._stopping))
+            self._destination.put_artifact(remote, self._destination.legal_path(item.path), stream, item.size)
+            # by name as well: a file replaced by rename leaves the descriptor that was read unchanged
+            return _same(os.fstat(file.fileno()), item) and _same(os.lstat(item.root / item.relative), item)
+
+
+def _same(now: os.stat_result, item: FileItem) -> bool:
+    return (now.st_size, now.st_mtime_ns) == (item.size, item.mtime_ns)
+
+
+class _Stream:
+    """A file whose reading is broken off when the lane is stopped: an upload of hours must not hold up the end."""
+
+    def __init__(self, file: BinaryIO, stopping: threading.Event) -> None:
+        self._file, self._stopping = file, stopping
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stopping.is_set():
+            raise InterruptedError("stopped")
+        return self._file.read(size)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def fileno(self) -> int:
+        return self._file.fileno()

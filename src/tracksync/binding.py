@@ -1,0 +1,183 @@
+"""Create once: finds the run on the server that is ours, or makes it, exactly one.
+
+Look up in bulk -> journal a nonce -> create with the source tag and the nonce among the create's own tags -> look
+again. A create whose reply was lost is found by its nonce. Where two processes created in the same instant, all
+keep the same run (:func:`choose`), and the process whose create made the other one gives it up.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tracksync import tags
+from tracksync.destination import Destination, RemoteRun
+from tracksync.errors import HeldError, RefusedError, RemovedError, TracksyncError, UncertainError
+from tracksync.ledger import Entry, Ledger
+from tracksync.model import RunHeader, Store
+
+log = logging.getLogger("tracksync")
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A run that needs its counterpart on the server."""
+
+    entry: Entry
+    header: RunHeader
+    store: Store
+    experiment: str
+    #: the counterpart, once it is found or made
+    remote: RemoteRun | None = None
+    adopted: bool = False
+    created: bool = False
+    error: TracksyncError | None = field(default=None)
+
+
+def choose(found: Sequence[RemoteRun]) -> RemoteRun:
+    """Which of several runs with the same source tag is kept: every process must come to the same answer.
+
+    A run that tracksync did not create, else the smallest id; a run bound earlier does not count more, or two
+    processes would keep two.
+    """
+    return min(found, key=lambda run: (run.deleted, tags.CLAIM in run.tags, run.run_id))
+
+
+def check(header: RunHeader, remote: RemoteRun) -> None:
+    """Make sure that a run on the server that carries our tag is the same run.
+
+    Raises:
+        HeldError: it is another one; a copied or forged id must never lead into somebody else's run.
+    """
+    owner = remote.tags.get(tags.SOURCE_OWNER)
+    user = remote.user or remote.tags.get(tags.USER, "")
+    for what, here, there in (
+        ("start time", header.start_time, remote.start_time),
+        ("user", header.user or user, user or header.user),
+        ("owner", header.owner, owner if owner is not None else header.owner),
+    ):
+        if here != there:
+            raise HeldError(
+                f"copy of another run: {remote.run_id} on the server has this id with {what} {there}, here {here}",
+                "give the copy a run id of its own, or push it to another server",
+            )
+
+
+def look_up(destination: Destination, candidates: Iterable[Candidate]) -> None:
+    """Bind the candidates that the server knows already; one search for all."""
+    wanted = {c.entry.source_id: c for c in candidates}
+    found = destination.find_runs(wanted.keys()) if wanted else {}
+    for source_id, candidate in wanted.items():
+        if runs := found.get(source_id):
+            _bind(candidate, runs)
+
+
+def _bind(candidate: Candidate, runs: Sequence[RemoteRun]) -> None:
+    entry = candidate.entry
+    kept = choose(runs)
+    own = [run for run in runs if entry.claim and run.tags.get(tags.CLAIM) == entry.claim]
+    try:
+        if kept not in own:
+            check(candidate.header, kept)
+    except HeldError as error:
+        candidate.error = error
+        return
+    candidate.adopted = candidate.adopted or (kept.run_id != entry.run_id and not candidate.created)
+    if entry.run_id not in (None, kept.run_id):
+        # what was delivered went to a run that is not the one to keep: start over there
+        candidate.adopted = True
+        entry.server_cursor = None
+    entry.doubles = sorted(run.run_id for run in runs if run.run_id != kept.run_id and not run.deleted)
+    entry.run_id, entry.experiment_id = kept.run_id, kept.experiment_id
+    candidate.remote = kept
+
+
+def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candidate]) -> None:
+    """Make the runs that the server does not know, then look again, in bulk."""
+    made = []
+    for candidate in candidates:
+        if candidate.entry.run_id is not None:
+            candidate.error = HeldError(
+                f"run {candidate.entry.run_id} is not on the server any more, and was not deleted there by hand",
+                "`tracksync verify --repair --recreate` makes it anew",
+            )
+            continue
+        try:
+            _create(destination, ledger, candidate)
+            made.append(candidate)
+        except UncertainError as error:
+            log.info("reply to create lost, looking for the run: %s", error)
+            made.append(candidate)
+        except (HeldError, RefusedError, RemovedError) as error:
+            candidate.error = error
+    look_up(destination, made)
+
+
+def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> None:
+    entry, header = candidate.entry, candidate.header
+    experiment_id = entry.experiment_id or destination.ensure_experiment(candidate.experiment, header.experiment_id)
+    entry.experiment_id = experiment_id
+    entry.claim = entry.claim or secrets.token_hex(16)
+    entry.confirmed = False
+    ledger.commit(entry)  # journaled first: after a crash the nonce tells our create from another's
+    candidate.created = True
+    candidate.remote = destination.create_run(
+        experiment_id,
+        name=header.name,
+        user=header.user,
+        start_time=header.start_time,
+        tags=_tags(candidate),
+    )
+    entry.run_id = candidate.remote.run_id
+
+
+def _tags(candidate: Candidate) -> dict[str, str]:
+    assert candidate.entry.claim is not None
+    user = {tags.USER: candidate.header.user} if candidate.header.user else {}
+    return user | {
+        tags.SOURCE_RUN_ID: candidate.entry.source_id,
+        tags.SOURCE_KIND: candidate.store.kind,
+        tags.SOURCE_STORE: candidate.store.address,
+        tags.SOURCE_OWNER: candidate.header.owner,
+        tags.CLAIM: candidate.entry.claim,
+    }
+
+
+def give_up_doubles(destination: Destination, entry: Entry) -> None:
+    """Give up the run that our own create made beside the one that is kept, if nothing is lost with it.
+
+    Only when the kept run holds all that the other holds and no person has touched the other; else both stay and
+    ``status`` names them. Nothing else is ever deleted on the server.
+    """
+    for other_id in list(entry.doubles):
+        other = destination.get_run(other_id)
+        if other.deleted or tags.SOURCE_RUN_ID not in other.tags:
+            entry.doubles.remove(other_id)
+            continue
+        assert entry.run_id is not None
+        if other.tags.get(tags.CLAIM) != entry.claim:
+            continue
+        if not _contained(destination, other, destination.get_run(entry.run_id)):
+            continue
+        destination.set_tags(other_id, [(tags.DUPLICATE_OF, entry.run_id)])
+        destination.delete_tag(other_id, tags.SOURCE_RUN_ID)
+        destination.delete_run(other_id)
+        entry.doubles.remove(other_id)
+
+
+def _contained(destination: Destination, other: RemoteRun, kept: RemoteRun) -> bool:
+    own = (tags.CLAIM, tags.CURSOR)
+    if any(kept.tags.get(k) != v for k, v in other.tags.items() if k not in own):
+        return False
+    if any(kept.params.get(k) != v for k, v in other.params.items()) or other.name != kept.name:
+        return False
+    there = destination.list_artifacts(kept)
+    if any(there.get(path) != size for path, size in destination.list_artifacts(other).items()):
+        return False
+    return all(
+        {repr(p) for p in destination.history(other.run_id, key)}
+        <= {repr(p) for p in destination.history(kept.run_id, key)}
+        for key in other.latest
+    )

@@ -1,0 +1,54 @@
+"""The command line: the group ``tracksync``; each command is a module of its own, imported when it is asked for.
+
+Only this package speaks click. It never imports mlflow: ``--help`` must not pay 1.5 s for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+import click
+
+from tracksync import __version__
+from tracksync.cli.failure import explain
+
+#: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
+COMMANDS = ("push", "watch", "status", "sources", "demo")
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only to run it or to show its help, and turns every error into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command by its name; None when there is none of this name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"tracksync.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what it raises becomes one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost frame: explain() reports all of it
+            ctx.exit(explain(error, verbose=bool(ctx.params.get("verbose"))))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
+def main(*, verbose: bool) -> None:
+    """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    if verbose:
+        logging.getLogger("tracksync").setLevel(logging.DEBUG)

@@ -1,0 +1,150 @@
+"""Reading ``config.toml``: the user's file over the site's file, every mistake named by file and key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracksync.cli.values import Duration, Flag, Kind, Place, Size, Template, Text
+from tracksync.errors import ConfigError
+
+EXPERIMENT = Template("experiment", "user", "project", "store")
+
+#: Every option that a file can set, by the name it has on the command line, and how its value is read.
+KEYS: dict[str, Kind] = {
+    "to": Text(),
+    "experiment": EXPERIMENT,
+    "token-file": Place(),
+    "state-dir": Place(),
+    "since": Duration(),
+    "settle": Duration(),
+    "live-max-size": Size(),
+    "deleted": Flag(),
+    "retry": Flag(),
+    "restore": Flag(),
+    "dry-run": Flag(),
+    "wait": Duration(),
+    "server-wait": Duration(),
+    "interval": Duration(positive=True),
+    "settled-interval": Duration(positive=True),
+    "once": Flag(),
+    "quiet": Flag(),
+    "json": Flag(),
+}
+#: Keys of a ``[[store]]`` table.
+STORE_KEYS: dict[str, Kind] = {
+    "path": Place(), "to": Text(), "experiment": EXPERIMENT, "token-file": Place(),
+}  # fmt: skip
+
+SITE_FILE = "/etc/tracksync/config.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTable:
+    """One ``[[store]]`` table: what holds for the stores at or below ``path``; None where the table is silent."""
+
+    path: Path
+    to: str | None = None
+    experiment: str | None = None
+    token_file: Path | None = None
+    experiments: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """What the configuration files say. ``options`` has the option names of :data:`KEYS` as keys."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    experiments: Mapping[str, str] = field(default_factory=dict)
+    stores: tuple[StoreTable, ...] = ()
+
+
+def user_file() -> Path:
+    """``$XDG_CONFIG_HOME/tracksync/config.toml``, by default below ``~/.config``."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "tracksync" / "config.toml"
+
+
+def load(explicit: Path | None) -> FileSettings:
+    """Read the site's file and the user's (or the one named explicitly); a key of the user's replaces the site's.
+
+    Raises:
+        ConfigError: a file cannot be read or is wrong; the message names file and key.
+    """
+    site = Path(os.environ.get("TRACKSYNC_SITE_CONFIG") or SITE_FILE)
+    data: dict[str, Any] = _read(site, required=False)
+    data |= _read(explicit or user_file(), required=explicit is not None)
+    experiments, stores = data.pop("experiments", {}), data.pop("store", ())
+    return FileSettings(data, experiments, tuple(stores))
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    """One file, checked and converted; a file that nobody asked for may be missing."""
+    try:
+        with path.open("rb") as file:
+            raw = tomllib.load(file)
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"no such configuration file: {path}", "check --config or TRACKSYNC_CONFIG") from None
+        return {}
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}", "text values stand in quotes") from error
+    return {key: _value(path, key, value) for key, value in raw.items()}
+
+
+def _value(path: Path, key: str, value: object) -> object:
+    """The value of one key at the top of a file."""
+    if key == "experiments":
+        return _names(path, key, value)
+    if key == "store":
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            raise ConfigError(f"{path}: store: must be a list of tables", "write [[store]] above each one")
+        return [_store(path, f"store[{number}]", table) for number, table in enumerate(value, start=1)]
+    return _convert(path, key, key, value, KEYS, (*KEYS, "experiments", "store"))
+
+
+def _store(path: Path, where: str, table: dict[str, object]) -> StoreTable:
+    """One ``[[store]]`` table; its path must say the same wherever tracksync is started."""
+    names = _names(path, f"{where}.experiments", table["experiments"]) if "experiments" in table else None
+    known = (*STORE_KEYS, "experiments")
+    read = {
+        key.replace("-", "_"): _convert(path, f"{where}.{key}", key, value, STORE_KEYS, known)
+        for key, value in table.items()
+        if key != "experiments"
+    }
+    if "path" not in read:
+        raise ConfigError(f"{path}: {where}: has no path", 'add path = "/where/the/store/is"')
+    if not read["path"].is_absolute():
+        raise ConfigError(f"{path}: {where}.path: {read['path']} is not absolute", "write it from / or ~ on")
+    return StoreTable(**read, experiments=names)
+
+
+def _names(path: Path, where: str, value: object) -> dict[str, str]:
+    """A table of experiment names at the source and on the server."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {where}: must be a table", 'write "name at the source" = "name on the server"')
+    for name, target in value.items():
+        if not isinstance(target, str) or not target.strip():
+            raise ConfigError(f"{path}: {where}.{name}: {target!r} is not a name", "write it in quotes")
+    return value
+
+
+def _convert(path: Path, where: str, key: str, value: object, types: Mapping[str, Kind], known: Iterable[str]) -> Any:  # noqa: ANN401 - each key has a type of its own, which its ParamType has checked
+    """One value, read by the type of its key."""
+    if key not in types:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        raise ConfigError(f"{path}: {where}: unknown key", hint)
+    try:
+        return types[key].convert(value, None, None)
+    except click.BadParameter as error:
+        raise ConfigError(f"{path}: {where}: {error.message}") from error

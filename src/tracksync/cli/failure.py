@@ -1,0 +1,77 @@
+"""How a command ends badly: one line on stderr, an exit code, and for a defect the place of the details."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from tracksync.config import default_state_dir
+from tracksync.errors import TracksyncError
+
+#: An error log beyond this many bytes is set aside, so that a crash loop cannot fill a home directory.
+LOG_LIMIT = 1_000_000
+
+INTERRUPTED = 130
+
+#: Which of several exit codes a command ends with: the first of these that occurred.
+WORST_FIRST = (1, 3, 75, 4, 5, 0)
+
+
+def explain(error: BaseException, *, verbose: bool = False) -> int:
+    """Say in one line on stderr what went wrong, and return the exit code that belongs to it."""
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("tracksync: interrupted; what was acknowledged is kept, run the command again to go on", err=True)
+        return INTERRUPTED
+    if isinstance(error, TracksyncError):
+        click.echo(f"tracksync: {error.line}", err=True)
+        return error.exit_code
+    details = "".join(traceback.format_exception(error))
+    if verbose:
+        click.echo(details, err=True, nl=False)
+    where = _keep(details)
+    line = TracksyncError(f"unexpected error: {type(error).__name__}: {error}", where).line
+    click.echo(f"tracksync: {line}", err=True)
+    return 1
+
+
+def worst(codes: list[int]) -> int:
+    """The exit code to end with when several things were done."""
+    return next((code for code in WORST_FIRST if code in codes), max(codes, default=0))
+
+
+def _keep(details: str) -> str:
+    """Append ``details`` to the error log and return where that is, as a hint."""
+    text = f"--- {time.strftime('%Y-%m-%d %H:%M:%S%z')} pid {os.getpid()}\n{details}"
+    for directory in (_state_dir(), Path(tempfile.gettempdir()) / f"tracksync-{os.getuid()}"):
+        with suppress(OSError):
+            return f"details are in {_append(directory, text)}"
+    return "run it with --verbose to see the details (no directory can be written)"
+
+
+def _append(directory: Path, text: str) -> Path:
+    """Append to ``errors.log`` in ``directory``, which only its owner may read: paths and URLs stand in it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / "errors.log"
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_LIMIT:
+            path.replace(path.with_name("errors.log.1"))
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    return path
+
+
+def _state_dir() -> Path:
+    """The state directory of the command that failed, as far as its options are known."""
+    context = click.get_current_context(silent=True)
+    while context is not None:
+        if chosen := context.meta.get("tracksync.state_dir"):
+            return Path(chosen)
+        context = context.parent
+    return default_state_dir()

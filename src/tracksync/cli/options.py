@@ -1,0 +1,118 @@
+"""The options that commands share. Each has an environment name and a key in ``config.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tracksync.cli import configfile
+from tracksync.cli.values import Flag, Place
+
+#: Adds options to a command's function.
+Decorator = Callable[[Any], Any]
+
+#: Where ``click.Context.meta`` keeps what the configuration files say, and the chosen state directory.
+FILES, STATE_DIR = "tracksync.files", "tracksync.state_dir"
+
+
+def _option(*names: str, text: str, default: str | None = None) -> Decorator:
+    """One option: type by :data:`configfile.KEYS`, environment name by its long name."""
+    key = next(name for name in names if name.startswith("--"))[2:]
+    kind = configfile.KEYS[key]
+    shape: dict[str, Any] = {"is_flag": True} if isinstance(kind, Flag) else {"type": kind, "default": default}
+    return click.option(
+        *names,
+        envvar=f"TRACKSYNC_{key.replace('-', '_').upper()}",
+        show_envvar=True,
+        show_default=default is not None,
+        help=text,
+        **shape,
+    )
+
+
+def _load_files(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+    """Read the configuration files before any other option, and make them the defaults of this command."""
+    files = configfile.load(value)
+    ctx.meta[FILES] = files
+    ctx.default_map = {name.replace("-", "_"): setting for name, setting in files.options.items()}
+    ctx.meta[STATE_DIR] = files.options.get("state-dir")
+
+
+def _note_state_dir(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    """Remember the state directory: an unexpected error leaves its details there."""
+    ctx.meta[STATE_DIR] = value
+    return value
+
+
+def config(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--config``."""
+    return click.option(
+        "--config",
+        type=Place(),
+        envvar="TRACKSYNC_CONFIG",
+        show_envvar=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_load_files,
+        help="Configuration file to use instead of ~/.config/tracksync/config.toml.",
+    )(function)
+
+
+def state_dir(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--state-dir``."""
+    return click.option(
+        "--state-dir",
+        type=Place(),
+        envvar="TRACKSYNC_STATE_DIR",
+        show_envvar=True,
+        callback=_note_state_dir,
+        help="Where the ledger is kept. [default: ~/.local/state/tracksync]",
+    )(function)
+
+
+to = _option("--to", text="URL of the MLflow server.")
+experiment = _option(
+    "--experiment",
+    text="Name of the experiment on the server; {experiment}, {user}, {project} and {store} are filled in.",
+)
+token_file = _option("--token-file", text="File with a bearer token; read again when it changes.")
+since = _option("--since", text="Leave out runs that did not change for this long, e.g. 7d.")
+settle = _option("--settle", text="How long a file must stay unchanged. [default: 5s, on network file systems 60s]")
+live_max_size = _option(
+    "--live-max-size", default="100MB", text="Larger files are sent once, when their run has ended."
+)
+deleted = _option("--deleted", text="Also send runs that are deleted at the source, and delete them on the server.")
+retry = _option("--retry", text="Try held runs again although nothing changed.")
+restore = _option("--restore", text="Revive runs that were deleted on the server.")
+dry_run = _option("-n", "--dry-run", text="Say what would be sent, and stop.")
+wait = _option("--wait", default="10m", text="How long to wait for runs that another process is sending.")
+server_wait = _option(
+    "--server-wait",
+    default="60s",
+    text="How long to wait for a server that does not answer; watch without --once waits for ever.",
+)
+quiet = _option("-q", "--quiet", text="Print only errors and held runs.")
+as_json = _option("--json", text="Print the result as JSON.")
+once = _option("--once", text="Look at everything once, then exit.")
+interval = _option("--interval", default="10s", text="Time between two looks at a run that is going on.")
+settled_interval = _option("--settled-interval", default="60s", text="Time between two looks at all other runs.")
+
+
+def combine(*decorators: Decorator) -> Decorator:
+    """Apply decorators so that help shows their options in the order given."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+#: What ``push`` and ``watch`` have in common.
+sending = combine(
+    to, token_file, experiment, since, settle, live_max_size, deleted, dry_run, state_dir, config, quiet
+)  # fmt: skip

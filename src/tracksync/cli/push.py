@@ -1,0 +1,65 @@
+"""``tracksync push``: bring runs up to date on the server, then exit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tracksync.cli import options
+from tracksync.cli.failure import worst
+from tracksync.cli.settings import Group, group_paths
+from tracksync.cli.show import Console, as_json
+from tracksync.cli.values import Place
+from tracksync.errors import TracksyncError
+from tracksync.report import Report
+
+EPILOG = """\b
+Examples:
+  tracksync push --to https://mlflow.example.org mlruns
+  tracksync push -n mlruns/3/0a1b2c...     what would be sent
+  tracksync push --since 7d --json mlruns  runs of the last week, result as JSON
+"""
+
+
+@click.command(short_help="Send runs to the MLflow server, then exit.", epilog=EPILOG)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=Place())
+@options.sending
+@options.retry
+@options.restore
+@options.wait
+@options.server_wait
+@options.as_json
+@click.pass_context
+def command(ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, quiet: bool, **others: object) -> None:
+    """Send the runs at PATH to the MLflow server, once and complete, then exit.
+
+    PATH is a run directory, an experiment directory or a whole store (a folder such as mlruns), or a file: URI.
+    What the server already has is not sent again.
+    """
+    console = Console(quiet=quiet, data=not others["json"])
+    reports, codes = [], []
+    try:
+        for group in group_paths(ctx, paths):
+            try:
+                reports.append(_push(group, console, dry_run=dry_run))
+                codes.append(reports[-1].exit_code)
+            except TracksyncError as error:  # one server's trouble must not keep runs from another
+                console.error(f"tracksync: {error.line}")
+                codes.append(error.exit_code)
+    finally:
+        console.close()
+    code = worst(codes)
+    if others["json"]:
+        click.echo(as_json(reports, code))
+    ctx.exit(code)
+
+
+def _push(group: Group, console: Console, *, dry_run: bool) -> Report:
+    """Push the paths of one group and say what came of it."""
+    # imported here: MLflow's client is behind it, and wrong options must be told without waiting for that
+    from tracksync.api import push
+
+    report = push(group.paths, settings=group.settings, dry_run=dry_run, listener=console)
+    console.finish(report, dry_run=dry_run)
+    return report

@@ -1,0 +1,150 @@
+"""From options, environment and files to :class:`tracksync.config.Settings`, and which paths go where."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from click.core import ParameterSource
+
+from tracksync.cli.configfile import FileSettings, StoreTable
+from tracksync.cli.options import FILES
+from tracksync.cli.tokenfile import TokenFile
+from tracksync.config import Settings, default_state_dir
+from tracksync.errors import ConfigError
+
+#: Options of a command that are fields of Settings under another name.
+_RENAMED = {"wait": "lease_wait"}
+_PLAIN = (
+    "settle", "live_max_size", "deleted", "retry", "restore", "since",
+    "interval", "settled_interval", "server_wait", "wait",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Group:
+    """Paths that go to the same place in the same way."""
+
+    settings: Settings
+    paths: list[Path] = field(default_factory=list)
+
+
+def group_paths(ctx: click.Context, paths: Sequence[Path]) -> list[Group]:
+    """Sort ``paths`` (none: those of the ``[[store]]`` tables) by the settings that hold for them.
+
+    Raises:
+        ConfigError: no path at all, no destination, or one that is not an MLflow server's URL.
+    """
+    files: FileSettings = ctx.meta[FILES]
+    chosen = list(paths) or [table.path for table in files.stores]
+    if not chosen:
+        raise ConfigError("nothing to look at", "name a directory, or add a [[store]] table to config.toml")
+    groups: dict[tuple[object, ...], Group] = {}
+    for path in chosen:
+        choice = _choose(ctx, files, _table_for(path, files.stores))
+        if choice.key not in groups:
+            groups[choice.key] = Group(choice.settings(ctx))
+        groups[choice.key].paths.append(path)
+    return list(groups.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The settings in which paths of one command can differ."""
+
+    to: str
+    experiment: str | None
+    experiments: Mapping[str, str]
+    token_file: Path | None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return (self.to, self.experiment, tuple(sorted(self.experiments.items())), self.token_file)
+
+    def settings(self, ctx: click.Context) -> Settings:
+        """The settings for this choice; the token is read once, so that a wrong file is found at once."""
+        values: dict[str, Any] = {
+            _RENAMED.get(name, name): ctx.params[name] for name in _PLAIN if name in ctx.params
+        }  # fmt: skip
+        if self.token_file is not None:
+            values["token"] = TokenFile(self.token_file)
+            values["token"]()
+        if self.experiment is not None:
+            values["experiment"] = self.experiment
+        state_dir = ctx.params.get("state_dir") or default_state_dir()
+        return Settings(to=self.to, state_dir=state_dir, experiment_map=dict(self.experiments), **values)
+
+
+def _choose(ctx: click.Context, files: FileSettings, table: StoreTable | None) -> _Choice:
+    """Precedence: flag, environment, ``[[store]]`` table, the rest of the files."""
+    params = ctx.params
+    if table is None:
+        table = StoreTable(Path("/"))
+    to = params["to"] if _given(ctx, "to") else table.to or params["to"]
+    token = params["token_file"]
+    # a token belongs to the server that is named beside it: it must not reach the server of another table
+    if not _given(ctx, "token_file"):
+        token = table.token_file or (token if table.to in (None, files.options.get("to")) else None)
+    experiment = params["experiment"] if _given(ctx, "experiment") else table.experiment or params["experiment"]
+    names = files.experiments if table.experiments is None else table.experiments
+    return _Choice(destination(to), experiment, names, token)
+
+
+def _given(ctx: click.Context, name: str) -> bool:
+    """Whether an option comes from the command line or the environment, not from a file."""
+    return ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def _table_for(path: Path, tables: Sequence[StoreTable]) -> StoreTable | None:
+    """The innermost ``[[store]]`` table whose path contains ``path``; of equals the first."""
+    real = path.resolve()
+    fitting = [table for table in tables if real.is_relative_to(table.path.resolve())]
+    return max(fitting, key=lambda table: len(table.path.resolve().parts), default=None)
+
+
+def destination(to: str | None) -> str:
+    """The server's URL: as asked for, else ``MLFLOW_TRACKING_URI`` where that names a server.
+
+    Raises:
+        ConfigError: there is none, or it is not one that tracksync can send to.
+    """
+    if to:
+        return _checked(to.strip(), "the destination")
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not tracking:
+        raise ConfigError("no destination", "name the MLflow server with --to URL, TRACKSYNC_TO or config.toml")
+    if urlsplit(tracking).scheme in ("http", "https") or tracking.startswith("databricks"):
+        return _checked(tracking, "MLFLOW_TRACKING_URI")
+    raise ConfigError(
+        f"MLFLOW_TRACKING_URI={_shown(tracking)} names the offline store, not a server",
+        "name the MLflow server with --to URL",
+    )
+
+
+def _checked(uri: str, what: str) -> str:
+    """``uri`` without a trailing slash, if it is an address that tracksync speaks to."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+        _ = parts.port  # raises for a port that is no number
+    except ValueError as error:
+        raise ConfigError(f"{what} is not a URL: {error}", "write it like https://mlflow.example.org") from error
+    if uri.startswith("databricks") or parts.scheme == "uc":
+        raise ConfigError(
+            f"{what} is a Databricks workspace ({_shown(uri)}), which tracksync does not speak to",
+            "name an MLflow tracking server by its https:// URL",
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{what} is not a server's URL: {_shown(uri)}", "write it like https://mlflow.example.org")
+    return uri.rstrip("/")
+
+
+def _shown(uri: str) -> str:
+    """``uri`` without a user's name and password."""
+    return re.sub(r"//[^/]*@", "//", uri)

@@ -1,0 +1,170 @@
+"""What a person sees of a push or a watch: data on stdout, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracksync.ledger import Entry, State
+from tracksync.report import Plan, Report, RunReport
+from tracksync.status import clean
+
+if TYPE_CHECKING:
+    from tracksync.cli.progress import Bar
+
+#: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.
+JSON_VERSION = 1
+
+_COLOURS = {State.DONE: "green", State.LIVE: "cyan", State.HELD: "red"}
+
+
+def size_of(size: float) -> str:
+    """A number of bytes for a person, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 run``, ``2,000 runs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+class Console:
+    """Prints what a :class:`tracksync.report.Listener` is told. Safe to share between threads."""
+
+    def __init__(self, *, quiet: bool = False, data: bool = True, changes_only: bool = False) -> None:
+        """``data``: print runs on stdout; ``changes_only``: a run again only when its state or notes changed."""
+        self._quiet, self._data, self._changes_only = quiet, data and not quiet, changes_only
+        self._lock = threading.RLock()
+        self._shown: dict[str, object] = {}
+        self._started = time.monotonic()
+        self._bar = _bar() if not quiet and not changes_only and sys.stderr.isatty() else None
+
+    def planned(self, plan: Plan) -> None:
+        """Say what will be sent, and where."""
+        self._data_line(plan_line(plan))
+        if self._bar is not None and plan.points + plan.bytes:
+            self._bar.start(plan.points, plan.bytes)
+
+    def progress(self, points: int, files: int, size: int) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.advance(points, files, size)
+
+    def run(self, report: RunReport, entry: Entry) -> None:
+        """Say what was done for one run."""
+        del entry
+        told = (report.state, report.notes)
+        with self._lock:
+            if self._changes_only and self._shown.get(report.source_id) == told:
+                return
+            self._shown[report.source_id] = told
+            for number, line in enumerate(run_lines(report)):
+                if self._data:
+                    self._data_line(line, None if number else _COLOURS.get(report.state))
+                elif self._quiet and report.state is State.HELD:
+                    self._write(line, err=True)
+
+    def note(self, line: str) -> None:
+        """Say something that concerns no single run."""
+        if not self._quiet:
+            self._write(clean(line), err=True)
+
+    def error(self, line: str) -> None:
+        """Say what went wrong."""
+        self._write(clean(line), err=True)
+
+    def finish(self, report: Report, *, dry_run: bool = False) -> None:
+        """Say what it came to; after a dry run there is only the plan, which has been said."""
+        self.close()
+        for line in report.notes:
+            self.note(line)
+        for line in report.busy:
+            self.error(f"held by another process: {line}")
+        if not dry_run:
+            self._data_line(summary_line(report, time.monotonic() - self._started))
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _data_line(self, line: str, colour: str | None = None) -> None:
+        if self._data:
+            self._write(line, colour=colour)
+
+    def _write(self, line: str, *, err: bool = False, colour: str | None = None) -> None:
+        with self._lock:
+            try:
+                # on a terminal a plain write would land in the middle of the bar
+                if self._bar is not None and (err or sys.stdout.isatty()):
+                    self._bar.print(line, colour)
+                else:
+                    click.secho(line, err=err, fg=colour)
+            except BrokenPipeError:
+                _discard(sys.stderr if err else sys.stdout)
+
+
+def _bar() -> Bar:
+    """A progress bar; rich is imported only where there is a terminal to draw on."""
+    from tracksync.cli.progress import Bar
+
+    return Bar()
+
+
+def plan_line(plan: Plan) -> str:
+    """What is about to be sent, in one line."""
+    what = f"{count(plan.found, 'run')} ({plan.runs:,} new or changed)"
+    load = f"{count(plan.points, 'point')}, {count(plan.files, 'file')}, {size_of(plan.bytes)}"
+    return f"{what}, {load} -> {clean(plan.destination)}"
+
+
+def run_lines(report: RunReport) -> list[str]:
+    """What was done for one run: a line, and its notes indented below."""
+    name = clean(report.name or report.source_id)
+    where = clean(report.url or report.path)
+    load = f"{count(report.points, 'point')}, {count(report.files, 'file')}"
+    return [f"{report.state:<8} {name}  {load}  {where}", *(f"    {clean(note)}" for note in report.notes)]
+
+
+def summary_line(report: Report, seconds: float) -> str:
+    """What a push came to, in one line."""
+    states = [f"{report.count(state)} {state}" for state in State if report.count(state)]
+    points, files = sum(run.points for run in report.runs), sum(run.files for run in report.runs)
+    size = sum(run.bytes for run in report.runs)
+    sent = f"{count(points, 'point')}, {count(files, 'file')}, {size_of(size)} sent in {seconds:.1f} s"
+    return f"{count(len(report.runs), 'run')}{': ' if states else ''}{', '.join(states)}; {sent}"
+
+
+def as_json(reports: Sequence[Report], exit_code: int) -> str:
+    """The stable form of one or more reports."""
+    runs: list[dict[str, Any]] = [
+        {"destination": report.plan.destination, **asdict(run)} for report in reports for run in report.runs
+    ]
+    document = {
+        "version": JSON_VERSION,
+        "exit_code": exit_code,
+        "plans": [report.plan._asdict() for report in reports],
+        "runs": runs,
+        "notes": [line for report in reports for line in report.notes],
+        "busy": [line for report in reports for line in report.busy],
+    }
+    return json.dumps(document, indent=2)
+
+
+def _discard(stream: object) -> None:
+    """Nobody reads this stream any more: the work goes on, its output goes nowhere (also what Python still holds)."""
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, stream.fileno())  # type: ignore[attr-defined] # one of the standard streams
+    os.close(descriptor)

@@ -1,0 +1,129 @@
+"""How values are spelled on the command line, in the environment and in ``config.toml``."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+import click
+
+if TYPE_CHECKING:
+    #: How one kind of value is read. (click < 8.4 has no type parameter here at run time.)
+    Kind: TypeAlias = click.ParamType[Any]
+else:
+    Kind = click.ParamType
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BYTES = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _BYTES |= {f"{_letter}b": 1000**_power, _letter: 1000**_power, f"{_letter}ib": 1024**_power}
+
+
+def _scaled(value: object, units: dict[str, int]) -> float | None:
+    """``value`` (a number, or a number with a unit) in the base unit; None when it cannot be read or is negative."""
+    if isinstance(value, bool):
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
+    if match is None or match[2] not in units:
+        return None
+    number = float(match[1]) * units[match[2]]
+    return number if math.isfinite(number) else None
+
+
+class Duration(Kind):
+    """A time span in seconds: ``90``, ``10s``, ``1.5m``, ``2h``, ``7d``, ``1w``."""
+
+    name = "duration"
+
+    def __init__(self, *, positive: bool = False) -> None:
+        self._positive = positive
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Turn text or a number into seconds."""
+        seconds = _scaled(value, _SECONDS)
+        if seconds is None:
+            self.fail(f"{value!r} is not a time span (write 30s, 10m, 2h, 7d or 1w)", param, ctx)
+        if self._positive and seconds == 0:
+            self.fail("must be more than 0", param, ctx)
+        return seconds
+
+
+class Size(Kind):
+    """A number of bytes: ``4096``, ``100MB`` (10^6), ``1GiB`` (2^30)."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn text or a number into bytes."""
+        size = _scaled(value, _BYTES)
+        if size is None:
+            self.fail(f"{value!r} is not a size (write 500kB, 100MB or 1GiB)", param, ctx)
+        return int(size)
+
+
+class Place(Kind):
+    """A path, or the ``file:`` URI that MLflow uses for one."""
+
+    name = "path"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Turn text into a path; ``~`` is the home directory."""
+        if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
+            self.fail(f"{value!r} is not a path", param, ctx)
+        text = str(value)
+        if text.startswith("file:"):
+            uri = urlsplit(text)
+            if uri.netloc not in ("", "localhost"):
+                self.fail(f"{value!r} names another host ({uri.netloc}); write file:///path", param, ctx)
+            text = unquote(uri.path)
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            self.fail(f"{value!r} names a home directory that is not known", param, ctx)
+
+
+class Flag(Kind):
+    """Yes or no in ``config.toml``: ``true`` or ``false``, nothing else."""
+
+    name = "true or false"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bool:
+        """Take a boolean as it is."""
+        if not isinstance(value, bool):
+            self.fail(f"{value!r} is neither true nor false", param, ctx)
+        return value
+
+
+class Text(Kind):
+    """Text that is not empty."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take text as it is."""
+        if not isinstance(value, str) or not value.strip():
+            self.fail(f"{value!r} is not text" if value != "" else "must not be empty", param, ctx)
+        return value
+
+
+class Template(Text):
+    """Text with fields in braces, of which only the named ones are known."""
+
+    def __init__(self, *fields: str) -> None:
+        self._fields = fields
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take text as it is when every field in it is known."""
+        text = super().convert(value, param, ctx)
+        try:
+            found = [(field, spec, how) for _, field, spec, how in string.Formatter().parse(text) if field is not None]
+        except ValueError as error:
+            self.fail(f"{text!r}: {error}", param, ctx)
+        for field, spec, how in found:
+            if field not in self._fields or spec or how:
+                self.fail(f"{text!r}: fields are {', '.join(f'{{{name}}}' for name in self._fields)}", param, ctx)
+        return text

@@ -1,0 +1,109 @@
+"""``tracksync watch``: keep the server up to date until told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from tracksync.cli import options
+from tracksync.cli.failure import worst
+from tracksync.cli.settings import Group, group_paths
+from tracksync.cli.show import Console
+from tracksync.cli.values import Place
+from tracksync.errors import TracksyncError
+from tracksync.report import Report
+
+EPILOG = """\b
+Examples:
+  tracksync watch --to https://mlflow.example.org /scratch/me/mlruns
+  tracksync watch --once /scratch/me           one pass, e.g. from cron
+  tracksync watch                              the [[store]] tables of config.toml
+"""
+
+
+@click.command(short_help="Send runs as they are written, until told to stop.", epilog=EPILOG)
+@click.argument("paths", metavar="[DIR]...", nargs=-1, type=Place())
+@options.sending
+@options.once
+@options.interval
+@options.settled_interval
+@options.server_wait
+@click.pass_context
+def command(
+    ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, once: bool, quiet: bool, **_others: object
+) -> None:
+    """Send the runs below each DIR as they are written, until SIGTERM or Ctrl-C.
+
+    Runs, experiments and stores that appear later are found. Without DIR, those of the [[store]] tables in
+    config.toml. A first signal finishes what is in flight; a second one stops at once.
+    """
+    groups = group_paths(ctx, paths)
+    console = Console(quiet=quiet, changes_only=not (once or dry_run))
+    with _stopped_by_signals() as stop:
+        ctx.exit(_run(groups, console, stop, once=once, dry_run=dry_run))
+
+
+def _run(groups: list[Group], console: Console, stop: threading.Event, *, once: bool, dry_run: bool) -> int:
+    """Watch every group in a thread of its own, and return the exit code of the command."""
+    codes: list[int] = []
+    with ThreadPoolExecutor(max_workers=len(groups), thread_name_prefix="watch") as pool:
+        running = {pool.submit(_watch, group, console, stop, once=once, dry_run=dry_run) for group in groups}
+        while running:
+            ended, running = wait_for(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                try:
+                    codes.append(_code(future, console))
+                except BaseException:
+                    stop.set()  # a defect: end the others in order, so that whoever supervises starts all afresh
+                    raise
+    console.close()
+    return worst(codes)
+
+
+def _code(future: Future[Report], console: Console) -> int:
+    """What became of one group. Trouble with one server is told, and leaves the others alone."""
+    try:
+        return future.result().exit_code
+    except TracksyncError as error:
+        console.error(f"tracksync: {error.line}")
+        return error.exit_code
+
+
+def _watch(group: Group, console: Console, stop: threading.Event, *, once: bool, dry_run: bool) -> Report:
+    # imported here: MLflow's client is behind it
+    from tracksync import api
+
+    if dry_run:
+        report = api.push(group.paths, settings=group.settings, dry_run=True, listener=console)
+    else:
+        report = api.watch(group.paths, settings=group.settings, once=once, stop=stop, listener=console)
+    console.finish(report, dry_run=dry_run)
+    return report
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""The port to the server: what the replay asks of a destination, whichever client speaks to it.
+
+Every method raises:
+    UnreachableError: no answer, or "not now"; nothing happened, or asking again does no harm.
+    UncertainError: only by writes that must not be repeated blindly (``create_run``, ``log_metrics``).
+    ConfigError: wrong credentials, or not an MLflow server.
+    RefusedError: the server refused what the request holds.
+    RemovedError: the run is deleted on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+from tracksync.model import DatasetInput, Point, RunStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request or one value may hold. Lengths are in characters."""
+
+    metrics_per_batch: int = 1000
+    params_per_batch: int = 100
+    tags_per_batch: int = 100
+    key: int = 250
+    param_value: int = 6000
+    tag_value: int = 5000
+    name: int = 250
+    user: int = 250
+    #: Whether ``:`` may stand in a key (MLflow 2.9 refuses it).
+    colon_in_key: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteRun:
+    """A run as the server has it. ``latest`` is the server's latest point per metric key.
+
+    The latest point is the one with the largest (step, timestamp, value); the server gives infinities as
+    +-1.797e308 or as strings, here they are infinite again.
+    """
+
+    run_id: str
+    experiment_id: str
+    name: str
+    user: str
+    status: RunStatus
+    start_time: int
+    end_time: int | None
+    deleted: bool
+    artifact_uri: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    latest: Mapping[str, Point] = field(default_factory=dict)
+
+
+class Destination(Protocol):
+    """An MLflow server. Safe to share between threads."""
+
+    @property
+    def address(self) -> str:
+        """The server's URL without credentials; identifies the destination in the ledger."""
+
+    @property
+    def limits(self) -> Limits:
+        """What the server takes (asks it once)."""
+
+    def probe(self) -> str:
+        """Ask the tracking API itself for an answer and return the server's version."""
+
+    def ensure_experiment(self, name: str, source_id: str) -> str:
+        """Return the id of the experiment called ``name``, creating it when missing.
+
+        Raises HeldError when the experiment of that name is deleted on the server.
+        """
+
+    def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+        """Find the runs that carry one of ``source_ids`` as ``tracksync.source.run_id``.
+
+        Over all experiments and lifecycle stages, in bulk; ids that no run carries are absent.
+        """
+
+    def find_children_waiting(self) -> list[RemoteRun]:
+        """Find the runs whose parent was not there yet (tag ``tracksync.parent_pending``)."""
+
+    def create_run(
+        self, experiment_id: str, *, name: str, user: str, start_time: int, tags: Mapping[str, str]
+    ) -> RemoteRun:
+        """Create a run; it starts out as RUNNING."""
+
+    def get_run(self, run_id: str) -> RemoteRun:
+        """Return one run with params, tags and latest points. HeldError when the server has no such run."""
+
+    def history(self, run_id: str, key: str) -> Iterator[Point]:
+        """Every point of one key, in the server's order."""
+
+    def log_metrics(self, run_id: str, points: Sequence[tuple[str, Point]]) -> None:
+        """Log at most ``limits.metrics_per_batch`` points of which none or all are NaN, as one transaction."""
+
+    def log_params(self, run_id: str, params: Sequence[tuple[str, str]]) -> None:
+        """Log at most ``limits.params_per_batch`` params."""
+
+    def set_tags(self, run_id: str, tags: Sequence[tuple[str, str]]) -> None:
+        """Set at most ``limits.tags_per_batch`` tags."""
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Remove a tag; no error when it is not there."""
+
+    def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        """Link dataset inputs to the run."""
+
+    def update_run(
+        self, run_id: str, *, name: str | None = None, status: RunStatus | None = None, end_time: int | None = None
+    ) -> None:
+        """Change the named fields of a run."""
+
+    def delete_run(self, run_id: str) -> None:
+        """Mark a run as deleted on the server."""
+
+    def restore_run(self, run_id: str) -> None:
+        """Undo :meth:`delete_run`."""
+
+    def put_artifact(self, run: RemoteRun, path: str, stream: BinaryIO, size: int) -> None:
+        """Store ``size`` bytes of ``stream`` as the run's artifact ``path``, replacing what is there."""
+
+    def list_artifacts(self, run: RemoteRun) -> dict[str, int]:
+        """The run's artifacts: path -> size in bytes."""
+
+    def run_url(self, run: RemoteRun) -> str:
+        """The address of the run's page, for a person."""
+
+    def legal_key(self, key: str) -> str:
+        """The nearest key that the server takes; different keys never become the same one."""
+
+    def legal_path(self, path: str) -> str:
+        """The nearest artifact path that the server takes; different paths never become the same one."""

@@ -1,0 +1,178 @@
+"""Drives the engine over some runs until all that is there is delivered: what ``push`` and ``watch --once`` do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tracksync import spool
+from tracksync.engine import Engine, Outcome
+from tracksync.errors import NotSettledError, UnreachableError
+from tracksync.ledger import Entry, State
+from tracksync.model import RunRef
+from tracksync.prober import wait_for_server
+from tracksync.report import Listener, Plan, Report, RunReport
+from tracksync.work import Delivered
+
+#: Seconds between looks while uploads are under way.
+UPLOAD_LOOK = 2.0
+#: Seconds between looks at runs that another process holds.
+BUSY_LOOK = 1.0
+#: Passes in a row that may end without an answer from the server and without anything delivered.
+FRUITLESS = 3
+
+
+@dataclass(slots=True)
+class _Drive:
+    engine: Engine
+    listener: Listener
+    report: Report
+    #: when each run was first found unsettled (monotonic seconds)
+    unsettled: dict[str, float] = field(default_factory=dict)
+    delivered: dict[str, Delivered] = field(default_factory=dict)
+    fruitless: int = 0
+
+    def settle(self, ref: RunRef) -> float:
+        return self.engine.settings.settle_for(ref.path)
+
+    def take(self, outcome: Outcome) -> RunRef | None:
+        """Note the outcome of one look; returns the run if it needs another one."""
+        source_id = outcome.ref.source_id
+        total = self.delivered.setdefault(source_id, Delivered())
+        total.points += outcome.delivered.points
+        total.files += outcome.delivered.files
+        total.bytes += outcome.delivered.bytes
+        if outcome.again or outcome.state in (State.SYNCING, State.PENDING):
+            began = self.unsettled.setdefault(source_id, time.monotonic())
+            waited = time.monotonic() - began
+            uploading = self.engine.parts.lane.busy(source_id) > 0
+            if uploading or waited <= 2 * self.settle(outcome.ref) + 1:
+                return outcome.ref
+            if outcome.state not in (State.LIVE, State.DONE):
+                outcome = self.engine.give_up(
+                    outcome.ref, NotSettledError("files of the run are still being written", "push again later")
+                )
+        self.done(outcome)
+        return None
+
+    def done(self, outcome: Outcome) -> None:
+        run = run_report(outcome.entry, outcome.state, self.delivered.get(outcome.ref.source_id, Delivered()))
+        self.report.runs.append(run)
+        self.listener.run(run, outcome.entry)
+        self.engine.forget(outcome.ref.source_id)
+
+    def lost_server(self, error: UnreachableError) -> None:
+        """The server went away during a pass: wait for it, but not for ever if nothing gets through."""
+        self.fruitless += 1
+        if self.fruitless > FRUITLESS and self.engine.settings.server_wait is not None:
+            raise error
+        settings = self.engine.settings
+        wait_for_server(self.engine.destination, settings.server_wait, self.engine.parts.stop, self.listener.note)
+
+
+def drive(engine: Engine, refs: Iterable[RunRef], plan: Plan, listener: Listener) -> Report:
+    """Deliver all that the named runs hold now; runs that go on are left as they are, up to date.
+
+    Runs that another process holds end up in ``Report.busy``.
+
+    Raises:
+        UnreachableError: the server stayed away longer than the settings allow.
+        ConfigError: wrong credentials, or no MLflow server.
+    """
+    state = _Drive(engine, listener, Report(plan=plan))
+    todo = list(refs)
+    while todo and not engine.parts.stop.is_set():
+        try:
+            outcomes = engine.run_pass(todo)
+        except UnreachableError as error:
+            state.lost_server(error)
+            continue
+        state.fruitless = 0
+        state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
+        todo = [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
+        if todo:
+            _pause(engine, todo, max(state.settle(ref) for ref in todo))
+    return state.report
+
+
+def _pause(engine: Engine, todo: Iterable[RunRef], settle: float) -> None:
+    if any(engine.parts.lane.busy(ref.source_id) for ref in todo):
+        engine.parts.lane.wait(UPLOAD_LOOK)
+    else:
+        engine.parts.stop.wait(settle + 0.05)
+
+
+def wait_for_others(engine: Engine, refs: Iterable[RunRef], report: Report, listener: Listener) -> None:
+    """Ask whoever holds the busy runs to deliver them (a notice), and wait; take over what becomes free.
+
+    What is still undelivered after ``Settings.lease_wait`` stays in ``report.busy``.
+    """
+    busy = {str(ref.path): ref for ref in refs if str(ref.path) in report.busy}
+    if not busy:
+        return
+    holder = next((h for ref in busy.values() if (h := engine.leases.holder(ref.source_id))), "another process")
+    listener.note(f"{len(busy)} runs are in the hands of {holder}; asking it to deliver them")
+    notice = spool.notify(spool.default_spool(engine.settings.state_dir), [ref.path for ref in busy.values()])
+    deadline = time.monotonic() + engine.settings.lease_wait
+    try:
+        while busy and time.monotonic() < deadline and not engine.parts.stop.is_set():
+            free = [ref for ref in busy.values() if engine.leases.holder(ref.source_id) is None]
+            if free:
+                part = drive(engine, free, report.plan, listener)
+                report.runs += part.runs
+                busy = {path: ref for path, ref in busy.items() if ref not in free or path in part.busy}
+            elif not notice.exists():
+                for ref in busy.values():
+                    entry = engine.ledger.get(ref.source_id)
+                    assert entry is not None
+                    report.runs.append(run_report(entry, entry.state, Delivered()))
+                    listener.run(report.runs[-1], entry)
+                busy = {}
+            else:
+                engine.parts.stop.wait(BUSY_LOOK)
+    finally:
+        notice.unlink(missing_ok=True)
+    report.busy = list(busy)
+
+
+def run_report(entry: Entry, state: State, delivered: Delivered) -> RunReport:
+    """What to tell of one run."""
+    return RunReport(
+        source_id=entry.source_id,
+        name=entry.name,
+        experiment=entry.experiment,
+        path=entry.path,
+        state=state,
+        run_id=entry.run_id,
+        url=entry.url,
+        points=delivered.points,
+        files=delivered.files,
+        bytes=delivered.bytes,
+        notes=tuple(notes(entry, state)),
+    )
+
+
+def notes(entry: Entry, state: State) -> Iterable[str]:
+    """One line for each thing about a run that a person should know."""
+    if state in (State.REMOVED, State.GONE) and entry.last_error is not None:
+        yield _line(entry.last_error.reason, entry.last_error.hint)
+    for item, problem in entry.held.items():
+        what = "" if item == "run" else f"{item}: "
+        yield "held: " + _line(f"{what}{problem.reason}", problem.hint)
+    if entry.parent is not None and entry.parent_run_id is None and entry.run_id is not None:
+        yield f"link pending: its parent {entry.parent} is not on the server yet"
+    for item, reason in list(entry.refused.items())[:3]:
+        yield f"left out for good: {item}: {reason}"
+    if entry.refused_count > 3:
+        yield f"left out for good: {entry.refused_count - 3} more, see `tracksync status`"
+    if entry.drift:
+        yield f"params changed after their first value was delivered, the first stays: {', '.join(entry.drift)}"
+    for other in entry.doubles:
+        yield f"the server also holds run {other} with the same id at the source"
+    for path in entry.other_paths:
+        yield f"the same run id lies in {path} too; that copy is not delivered"
+
+
+def _line(reason: str, hint: str) -> str:
+    return f"{reason}; {hint}" if hint else reason

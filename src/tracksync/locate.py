@@ -1,0 +1,71 @@
+"""From the paths that a user names to the stores and runs that lie there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tracksync.errors import ConfigError
+from tracksync.fsutil import walk_regular
+from tracksync.model import RunRef, Store
+from tracksync.sources import Source
+
+
+def to_path(text: str | Path) -> Path:
+    """The absolute path that a user means; ``file:`` URIs are understood.
+
+    Raises:
+        ConfigError: there is nothing at that path.
+    """
+    raw = str(text)
+    if raw.startswith("file:"):
+        raw = unquote(urlsplit(raw).path)
+    path = Path(raw).expanduser()
+    if not path.exists():
+        raise ConfigError(f"no such path: {path}", "name a run directory, an experiment directory or a store")
+    return path.resolve()
+
+
+def find_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, Path | None]:
+    """The stores at, above or below the paths; with each the part of it that was meant (None: all)."""
+    stores: dict[Store, Path | None] = {}
+    for path in paths:
+        for source in sources.values():
+            for store in source.find(path):
+                within = path if path != store.root and path.is_relative_to(store.root) else None
+                if store not in stores:
+                    stores[store] = within
+                elif stores[store] != within:
+                    stores[store] = None
+    return stores
+
+
+def require_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, Path | None]:
+    """Like :func:`find_stores`, but each path must hold one.
+
+    Raises:
+        ConfigError: a path is no store and holds none; says what was looked for.
+    """
+    stores: dict[Store, Path | None] = {}
+    for path in paths:
+        found = find_stores([path], sources)
+        if not found:
+            looked = "; ".join(f"{source.kind}: {source.recognised_by}" for source in sources.values())
+            raise ConfigError(f"no store of runs at or below {path}", f"looked for {looked}")
+        for store, within in found.items():
+            stores[store] = within if stores.get(store, within) == within else None
+    return stores
+
+
+def runs_of(path: Path, sources: Mapping[str, Source]) -> Iterator[RunRef]:
+    """The runs at or below one path."""
+    for store, within in find_stores([path], sources).items():
+        yield from sources[store.kind].discover(store, within)
+
+
+def changed_since(run: RunRef, seconds: float) -> bool:
+    """Whether any file of the run was changed in the last ``seconds`` seconds."""
+    oldest = (time.time() - seconds) * 1e9
+    return any(status is not None and status.st_mtime_ns >= oldest for _, status in walk_regular(run.path))

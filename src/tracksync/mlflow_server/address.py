@@ -1,0 +1,30 @@
+"""The server's address, taken apart so that a login in it is used and shown nowhere."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from tracksync.errors import ConfigError
+
+_HINT = "give http(s)://host:port (--to)"
+
+
+def split_address(address: str) -> tuple[str, tuple[str, str] | None]:
+    """``address`` without credentials, query and trailing slash, and the (user, password) that stood in it.
+
+    Raises:
+        ConfigError: it is no http(s) URL.
+    """
+    try:
+        url = urlsplit(address.strip())
+        port = url.port
+    except ValueError as error:
+        raise ConfigError(f"not a usable server address: {error}", _HINT) from None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        # What may hold a password is not repeated.
+        shown = "" if "@" in address else f": {address!r}"
+        raise ConfigError(f"not the address of an MLflow server{shown}", _HINT)
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    clean = SplitResult(url.scheme, host if port is None else f"{host}:{port}", url.path.rstrip("/"), "", "")
+    login = (unquote(url.username), unquote(url.password)) if url.username and url.password else None
+    return clean.geturl(), login

@@ -1,0 +1,144 @@
+"""Artifacts: through the server's proxy where it has one, else to the store that the run's artifact_uri names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
+
+from tracksync.destination import RemoteRun
+from tracksync.errors import ConfigError, HeldError, NotSettledError, TracksyncError, UnreachableError
+from tracksync.mlflow_server.http import Http, Request
+from tracksync.mlflow_server.reply import one_line
+
+#: Seconds: the store behind the proxy may take minutes to take in what has been uploaded already.
+UPLOAD_TIMEOUT = 900.0
+
+PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+class Upload:
+    """``size`` bytes of a stream, as requests sends them: neither more, when the file grows meanwhile, nor fewer.
+
+    Fewer would leave the server waiting for the rest; so the error is raised, and kept in ``failed``, because
+    MLflow's client hides it.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int, path: str) -> None:
+        self._stream = stream
+        self._size = size
+        self._left = size
+        self._path = path
+        self._start = stream.tell()
+        self.failed: TracksyncError | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def rewind(self) -> None:
+        """Start over, for another attempt."""
+        self._stream.seek(self._start)
+        self._left, self.failed = self._size, None
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes; the end after the promised number of bytes."""
+        data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        if not data and self._left:
+            self.failed = NotSettledError(f"artifact {self._path!r} became shorter while it was sent")
+            raise self.failed
+        return data
+
+
+def put_artifact(http: Http, run: RemoteRun, path: str, stream: BinaryIO, size: int) -> None:
+    """Store ``size`` bytes of ``stream`` as the artifact ``path`` of ``run``, replacing what is there.
+
+    Raises:
+        HeldError: the run's artifacts lie where this host cannot write them.
+        NotSettledError: the stream ended early.
+    """
+    root = urlsplit(run.artifact_uri)
+    if root.scheme == "mlflow-artifacts" and not root.netloc:
+        below = quote(f"{root.path.strip('/')}/{path}")
+        _put_proxied(http, run, f"{PROXY}/{below}", Upload(stream, size, path))
+    elif root.scheme in ("", "file"):
+        raise HeldError(
+            f"the server keeps the artifacts of run {run.run_id} in a directory of its own, {run.artifact_uri!r}",
+            "start the server with --serve-artifacts and an --artifacts-destination, for new experiments",
+        )
+    else:
+        _put_directly(run, path, stream)
+
+
+def _put_proxied(http: Http, run: RemoteRun, endpoint: str, upload: Upload) -> None:
+    body = upload if len(upload) else b""  # requests would send an empty stream in chunks, without a length
+    reply = http.send(Request(method="PUT", endpoint=endpoint, body=body, timeout=UPLOAD_TIMEOUT))
+    if not reply.ok:
+        raise http.refused(reply, run.run_id)
+
+
+def _put_directly(run: RemoteRun, path: str, stream: BinaryIO) -> None:
+    directory, _, name = path.rpartition("/")
+    try:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with tempfile.TemporaryDirectory(prefix="tracksync-") as scratch:
+            local = _named(Path(scratch) / name, stream)
+            get_artifact_repository(run.artifact_uri).log_artifact(str(local), directory or None)
+    except Exception as error:  # every store has a client library, and errors, of its own
+        raise _store_error(run, error) from error
+
+
+def _named(local: Path, stream: BinaryIO) -> Path:
+    """The stream as a file called ``local``: the libraries of stores upload files, by their names."""
+    try:
+        # A link to the open descriptor instead of a second copy of what may be a checkpoint of many GB.
+        local.symlink_to(f"/proc/{os.getpid()}/fd/{stream.fileno()}")
+        if local.exists():
+            return local
+        local.unlink()
+    except OSError:
+        pass
+    with local.open("wb") as copy:
+        shutil.copyfileobj(stream, copy)
+    return local
+
+
+def _store_error(run: RemoteRun, error: Exception) -> TracksyncError:
+    message = f"cannot store artifacts at {run.artifact_uri.partition('?')[0]!r}: {one_line(str(error))}"
+    if isinstance(error, OSError):
+        return UnreachableError(message, "it is tried again")
+    return HeldError(
+        message, "this host needs the store's client library and credentials, or the server --serve-artifacts"
+    )
+
+
+def list_artifacts(http: Http, run: RemoteRun) -> dict[str, int]:
+    """The artifacts of ``run``: path -> size in bytes, directories walked."""
+    sizes: dict[str, int] = {}
+    pending: list[str] = [""]
+    while pending:
+        directory = pending.pop()
+        for entry in _entries(http, run, directory):
+            path = str(entry["path"])
+            if not entry.get("is_dir"):
+                sizes[path] = int(entry.get("file_size") or 0)
+            elif path.startswith(f"{directory}/" if directory else "") and path != directory:
+                pending.append(path)
+    return sizes
+
+
+def _entries(http: Http, run: RemoteRun, directory: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    params = {"run_id": run.run_id} | ({"path": directory} if directory else {})
+    while True:
+        answer = http.call("GET", "/artifacts/list", run_id=run.run_id, params=params)
+        entries += answer.get("files", ())
+        if any("path" not in entry for entry in entries):
+            raise ConfigError(f"{http.address} lists artifacts in a shape that MLflow's API does not have")
+        if not answer.get("next_page_token"):
+            return entries
+        params["page_token"] = answer["next_page_token"]

@@ -1,0 +1,188 @@
+"""One request to the server, sent through MLflow's client layer. Nothing else speaks HTTP."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tracksync.errors import HeldError, TracksyncError
+from tracksync.mlflow_server.address import split_address
+from tracksync.mlflow_server.answer import Again, judge
+from tracksync.mlflow_server.failures import failure
+from tracksync.mlflow_server.reply import Reply, refusal
+from tracksync.retry import retrying
+
+if TYPE_CHECKING:
+    import requests
+    from mlflow.utils.rest_utils import MlflowHostCreds
+
+API = "/api/2.0/mlflow"
+
+#: Seconds to wait for a connection, and for the answer to a mere probe. For other answers MLflow's own
+#: MLFLOW_HTTP_REQUEST_TIMEOUT counts (120 s; a batch that overlaps takes an old server up to 19 s).
+CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
+
+
+class Body(Protocol):
+    """A stream of known length to send. ``failed`` is the error that ended it early, if any."""
+
+    failed: TracksyncError | None
+
+    def __len__(self) -> int: ...
+
+    def rewind(self) -> None:
+        """Start over, for another attempt."""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to send: a JSON object, or bytes (JSON too) or a stream as they are, and how to take the answer."""
+
+    method: str
+    endpoint: str
+    params: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | bytes | Body | None = None
+    again: Again = Again.FREELY
+    #: Seconds to wait for the answer; None: as MLflow is set.
+    timeout: float | None = None
+    #: Whether a success may be something else than a JSON object.
+    plain: bool = False
+
+
+class Http:
+    """Sends requests to one server. Safe to share between threads.
+
+    ``token`` is asked for every request. ``attempts_seconds`` bounds the time for which a call is tried again while
+    the server cannot be reached. MLflow's own retries are off, so that the rings do not multiply.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: Callable[[], str] | None,
+        attempts_seconds: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.address, self._login = split_address(address)
+        self._token = token
+        self._seconds = attempts_seconds
+        self._sleep = sleep
+
+    def call(
+        self,
+        method: str,
+        endpoint: str,
+        *,
+        run_id: str | None = None,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Ask the tracking API something that may be repeated, and return the body of its success.
+
+        ``run_id`` is the run that a refusal would be about.
+        """
+        reply = self.send(Request(method=method, endpoint=API + endpoint, params=params, body=body))
+        if not reply.ok:
+            raise self.refused(reply, run_id)
+        return reply.body or {}
+
+    def send(self, request: Request) -> Reply:
+        """Send, again while the server cannot be reached, and return its answer, a refusal included."""
+        data = request.body
+        if isinstance(data, Mapping):
+            data = json.dumps(data, allow_nan=False).encode()
+
+        def once() -> Reply:
+            response = self._send(request, data)
+            return judge(response, self.address, request.endpoint, request.again, plain=request.plain)
+
+        return retrying(once, seconds=self._seconds, sleep=self._sleep)
+
+    def refused(self, reply: Reply, run_id: str | None) -> TracksyncError:
+        """The error for a refusal. One run that may not be used must not stop the others: on 403 the API is asked."""
+        if run_id is None or reply.status != 403 or not self.probe().ok:
+            return refusal(reply, run_id)
+        return HeldError(
+            f"run {run_id} may not be used with these credentials, or is gone ({reply.line})",
+            "ask for permission on its experiment",
+        )
+
+    def probe(self) -> Reply:
+        """The answer to the cheapest question to the tracking API itself (/health would prove nothing)."""
+        request = Request(
+            method="POST", endpoint=f"{API}/experiments/search", body={"max_results": 1}, timeout=PROBE_TIMEOUT
+        )
+        return self.send(request)
+
+    def _send(self, request: Request, data: bytes | Body | None) -> requests.Response:
+        outer = sys.exception()
+        if data is not None and not isinstance(data, bytes):
+            data.rewind()
+        try:
+            from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+            from mlflow.utils.rest_utils import http_request
+
+            reading = request.timeout or float(MLFLOW_HTTP_REQUEST_TIMEOUT.get())
+            response: requests.Response = http_request(
+                self._credentials(),
+                request.endpoint,
+                request.method,
+                max_retries=0,
+                raise_on_status=False,
+                retry_codes=frozenset(),
+                extra_headers=self._headers(data),
+                timeout=(min(CONNECT_TIMEOUT, reading), reading),
+                params=request.params,
+                data=data,
+                **self._auth(),
+            )
+        except Exception as error:  # MLflow wraps whatever requests, urllib3 and plug-ins raise
+            raise self._failure(error, data, request.again, outer) from error
+        return response
+
+    def _failure(
+        self, error: Exception, data: bytes | Body | None, again: Again, outer: BaseException | None
+    ) -> TracksyncError:
+        if isinstance(error, TracksyncError):
+            return error
+        if data is not None and not isinstance(data, bytes) and data.failed is not None:
+            return data.failed
+        return failure(error, self.address, repeatable=again is Again.FREELY, outer=outer)
+
+    def _headers(self, data: bytes | Body | None) -> dict[str, str]:
+        headers = {}
+        if data is not None:
+            headers["Content-Type"] = "application/json" if isinstance(data, bytes) else "application/octet-stream"
+        if self.address.startswith("http:"):
+            # A bare uvicorn with several workers takes 43 ms longer on a kept connection (Nagle), and one that the
+            # server is just closing would make a write uncertain; without TLS a new connection costs next to nothing.
+            headers["Connection"] = "close"
+        return headers
+
+    def _credentials(self) -> MlflowHostCreds:
+        credentials = _host_credentials(self.address)
+        if self._login:
+            credentials.username, credentials.password = self._login
+        if self._token:
+            credentials.username = credentials.password = credentials.auth = None
+            credentials.token = self._token()
+        return credentials
+
+    def _auth(self) -> dict[str, Any]:
+        # requests lets an entry of ~/.netrc win over the Authorization header unless it is given an auth of its own.
+        return {"auth": lambda request: request} if self._token or self._login else {}
+
+
+def _host_credentials(address: str) -> MlflowHostCreds:
+    try:
+        from mlflow.utils.credentials import get_default_host_creds
+    except ImportError:  # MLflow < 2.10
+        from mlflow.tracking._tracking_service.utils import _get_default_host_creds as get_default_host_creds
+    return get_default_host_creds(address)

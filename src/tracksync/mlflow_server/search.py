@@ -1,0 +1,103 @@
+"""Finding runs by tag over everything the server has: all experiments, all lifecycle stages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from tracksync.destination import RemoteRun
+from tracksync.errors import ConfigError
+from tracksync.mlflow_server.http import Http
+from tracksync.mlflow_server.wire import parse_run
+
+SOURCE_TAG = "tracksync.source.run_id"
+WAITING_TAG = "tracksync.parent_pending"
+
+#: Runs per page, and how many searches for one id cost a server about as much as one page.
+PAGE, PAGE_COST = 500, 20
+
+#: Experiments per search: some databases take 2100 values in a query (SQL Server), some 32,766 (SQLite).
+EXPERIMENTS = 2000
+
+#: Experiments per page of a listing.
+EXPERIMENT_PAGE = 1000
+
+#: Ids that can stand in a filter; there is no way to escape a quote in one.
+_SEARCHABLE = re.compile(r"[^'\"`\\\x00-\x1f%]+")
+
+
+def find_runs(http: Http, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+    """Every run that carries one of ``source_ids``, by id; ids that none carries are absent.
+
+    MLflow has no IN for tags. Either all synchronised runs are paged through, or each id is searched for; which is
+    cheaper is known only at the end, so pages are read for as long as they cost no more than the searches would:
+    about twice the cheaper way at most (ski rental). Ids with quotes can only be found the first way.
+    """
+    wanted = set(source_ids)
+    experiments = experiment_ids(http) if wanted else []
+    pages = _search(http, experiments, f"tags.`{SOURCE_TAG}` LIKE '%'")
+    single = [i for i in sorted(wanted) if _SEARCHABLE.fullmatch(i)]
+    budget = None if len(single) < len(wanted) else len(single) // PAGE_COST
+    found: dict[str, dict[str, RemoteRun]] = {}
+    complete = False
+    for runs, last in islice(pages, budget):
+        _collect(found, wanted, runs)
+        complete = last
+    if not complete:
+        # Also for ids that were found: a second run of theirs may be on a page that was not read.
+        for source_id in single:
+            for runs, _ in _search(http, experiments, f"tags.`{SOURCE_TAG}` = '{source_id}'"):
+                _collect(found, wanted, runs)
+    return {source_id: list(runs.values()) for source_id, runs in found.items()}
+
+
+def find_waiting(http: Http) -> list[RemoteRun]:
+    """The runs whose parent was not there when they were delivered."""
+    pages = _search(http, experiment_ids(http), f"tags.`{WAITING_TAG}` LIKE '%'")
+    return list({run.run_id: run for runs, _ in pages for run in runs}.values())
+
+
+def _collect(found: dict[str, dict[str, RemoteRun]], wanted: set[str], runs: Iterable[RemoteRun]) -> None:
+    for run in runs:
+        source_id = run.tags.get(SOURCE_TAG, "")
+        if source_id in wanted:  # some databases compare without regard to case
+            found.setdefault(source_id, {})[run.run_id] = run
+
+
+def _search(http: Http, experiments: Sequence[str], condition: str) -> Iterator[tuple[list[RemoteRun], bool]]:
+    """Pages of runs, each with whether it is the last."""
+    for start in range(0, len(experiments), EXPERIMENTS):
+        body = {
+            "experiment_ids": experiments[start : start + EXPERIMENTS],
+            "filter": condition,
+            "run_view_type": "ALL",
+            "max_results": PAGE,
+        }
+        last_part = start + EXPERIMENTS >= len(experiments)
+        for answer in _pages(http, "/runs/search", body):
+            yield [parse_run(run) for run in answer.get("runs", ())], last_part and not answer.get("next_page_token")
+
+
+def experiment_ids(http: Http) -> list[str]:
+    """The ids of all experiments, deleted ones too: their runs are still there."""
+    body = {"view_type": "ALL", "max_results": EXPERIMENT_PAGE}
+    try:
+        return [
+            str(e["experiment_id"])
+            for answer in _pages(http, "/experiments/search", body)
+            for e in answer.get("experiments", ())
+        ]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{http.address} lists experiments in a shape that MLflow's API does not have") from error
+
+
+def _pages(http: Http, endpoint: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    token = ""
+    while True:
+        answer = http.call("POST", endpoint, body={**body, "page_token": token} if token else body)
+        yield answer
+        token = answer.get("next_page_token") or ""
+        if not token:
+            return

@@ -1,0 +1,239 @@
+"""The destination itself: each method of the port is one request, or a few."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from tracksync.destination import Limits, RemoteRun
+from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError
+from tracksync.mlflow_server import artifacts, naming, search
+from tracksync.mlflow_server.answer import Again
+from tracksync.mlflow_server.experiments import Experiments
+from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.naming import legal_text
+from tracksync.mlflow_server.wire import dataset_json, metrics_body, parse_point, parse_run, text_items
+from tracksync.model import INT64, DatasetInput, Point, RunStatus
+
+#: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
+HISTORY_PAGE = 25_000
+
+#: Datasets per request: their schemas and profiles may be large.
+DATASETS = 20
+
+
+class MlflowServer:
+    """An MLflow tracking server (2.9 or later) at an http(s) ``address``. Safe to share between threads.
+
+    Args:
+        address: the server's URL, with a path where it has one (``--static-prefix``). A login in it
+            (``https://user:password@host``) is used, and shown nowhere.
+        token: returns the bearer token, asked for every request; wins over MLflow's own variables.
+        attempts_seconds: how long one call goes on trying while the server cannot be reached; 0 tries once.
+        sleep: waits between attempts, in seconds; may raise to give up.
+
+    Raises:
+        ConfigError: ``address`` is no http(s) URL.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: Callable[[], str] | None = None,
+        *,
+        attempts_seconds: float = 30.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._http = Http(address, token, attempts_seconds, sleep)
+        self._experiments = Experiments(self._http)
+        self._lock = threading.Lock()
+        self._limits: Limits | None = None
+
+    @property
+    def address(self) -> str:
+        """The server's URL without credentials; identifies the destination in the ledger."""
+        return self._http.address
+
+    @property
+    def limits(self) -> Limits:
+        """What the server takes, by its version, which is asked once."""
+        with self._lock:
+            if self._limits is None:
+                self._limits = naming.limits_of(self._version())
+            return self._limits
+
+    def probe(self) -> str:
+        """Ask the tracking API itself for an answer and return the server's version ('unknown' if it tells none)."""
+        reply = self._http.probe()
+        if not reply.ok:
+            raise self._http.refused(reply, None)
+        return self._version()
+
+    def _version(self) -> str:
+        reply = self._http.send(Request(method="GET", endpoint="/version", plain=True))
+        # Managed servers have no such page.
+        return reply.text.strip() if reply.ok and reply.text[:1].isdigit() else "unknown"
+
+    def ensure_experiment(self, name: str, source_id: str) -> str:
+        """Return the id of the experiment called ``name``, creating it when missing; known ones are not asked again.
+
+        Raises:
+            HeldError: the experiment of that name is deleted on the server, or may not be used.
+        """
+        return self._experiments.ensure(name, source_id)
+
+    def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+        """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""
+        return search.find_runs(self._http, source_ids)
+
+    def find_children_waiting(self) -> list[RemoteRun]:
+        """Find the runs whose parent was not there yet."""
+        return search.find_waiting(self._http)
+
+    def create_run(
+        self, experiment_id: str, *, name: str, user: str, start_time: int, tags: Mapping[str, str]
+    ) -> RemoteRun:
+        """Create a run, RUNNING, with name, user and tag values cut to the limits. Never repeated here.
+
+        Raises:
+            UncertainError: there may be a run now; look for its tags.
+        """
+        if not 0 <= start_time < INT64:
+            raise RefusedError(f"run {name!r}: the server takes no start time {start_time}")
+        reply = self._http.send(
+            Request(
+                method="POST",
+                endpoint=f"{API}/runs/create",
+                body=self._new_run(experiment_id, name, user, start_time, tags),
+                again=Again.NEVER,
+            )
+        )
+        if reply.ok:
+            return self._parsed(reply.body or {})
+        self._experiments.forget(experiment_id)
+        if reply.missing or reply.status == 403:
+            raise HeldError(reply.line, "the experiment is gone, or may not be written with these credentials")
+        raise self._http.refused(reply, None)
+
+    def _new_run(
+        self, experiment_id: str, name: str, user: str, start_time: int, tags: Mapping[str, str]
+    ) -> dict[str, Any]:
+        # SQLite stores a longer name, PostgreSQL refuses the run. The name and its tag must agree.
+        limits = self.limits
+        name, user = legal_text(name)[: limits.name], legal_text(user)[: limits.user]
+        own = {"mlflow.runName": name, "mlflow.user": user}
+        all_tags = {**tags, **{key: value for key, value in own.items() if value}}
+        return {
+            "experiment_id": experiment_id,
+            "run_name": name,
+            "user_id": user,
+            "start_time": start_time,
+            "tags": text_items(all_tags.items(), limits.tag_value),
+        }
+
+    def _parsed(self, answer: Mapping[str, Any]) -> RemoteRun:
+        if "run" not in answer:
+            raise ConfigError(f"{self.address} does not answer as an MLflow server does", "check the address (--to)")
+        return parse_run(answer["run"])
+
+    def get_run(self, run_id: str) -> RemoteRun:
+        """Return one run with params, tags and latest points.
+
+        Raises:
+            HeldError: the server has no such run.
+        """
+        return self._parsed(self._http.call("GET", "/runs/get", run_id=run_id, params={"run_id": run_id}))
+
+    def history(self, run_id: str, key: str) -> Iterator[Point]:
+        """Every point of one key, in the server's order."""
+        params = {"run_id": run_id, "metric_key": key, "max_results": str(HISTORY_PAGE)}
+        while True:
+            answer = self._http.call("GET", "/metrics/get-history", run_id=run_id, params=params)
+            yield from map(parse_point, answer.get("metrics", ()))
+            if not answer.get("next_page_token"):
+                return
+            params["page_token"] = answer["next_page_token"]
+
+    def log_metrics(self, run_id: str, points: Sequence[tuple[str, Point]]) -> None:
+        """Log points, of which none or all are NaN, as one transaction.
+
+        Raises:
+            UncertainError: they may be there; servers <= 3.15 also answer so to a NaN that is.
+            RefusedError: a step or timestamp that no server takes, or what the server says.
+        """
+        body = metrics_body(run_id, points)
+        reply = self._http.send(
+            Request(method="POST", endpoint=f"{API}/runs/log-batch", body=body, again=Again.IF_TOLD)
+        )
+        if reply.known_row:
+            raise UncertainError(reply.line, "one of the points is there already: the server is asked")
+        if not reply.ok:
+            raise self._http.refused(reply, run_id)
+
+    def log_params(self, run_id: str, params: Sequence[tuple[str, str]]) -> None:
+        """Log params; repeating the same value does no harm, another one is refused with all of the request."""
+        self._post("/runs/log-batch", run_id, params=text_items(params))
+
+    def set_tags(self, run_id: str, tags: Sequence[tuple[str, str]]) -> None:
+        """Set tags; the last value stays."""
+        self._post("/runs/log-batch", run_id, tags=text_items(tags))
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Remove a tag; no error when it is not there."""
+        reply = self._http.send(
+            Request(method="POST", endpoint=f"{API}/runs/delete-tag", body={"run_id": run_id, "key": key})
+        )
+        if not reply.ok and not (reply.missing and reply.words.startswith("No tag with name")):
+            raise self._http.refused(reply, run_id)
+
+    def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+        """Link dataset inputs to the run; known ones stay as they are."""
+        for start in range(0, len(datasets), DATASETS):
+            self._post("/runs/log-inputs", run_id, datasets=list(map(dataset_json, datasets[start : start + DATASETS])))
+
+    def update_run(
+        self, run_id: str, *, name: str | None = None, status: RunStatus | None = None, end_time: int | None = None
+    ) -> None:
+        """Change the named fields of a run. An end time cannot be taken back, on any server."""
+        if end_time is not None and not 0 <= end_time < INT64:
+            raise RefusedError(f"run {run_id}: the server takes no end time {end_time}")
+        fields = {
+            "run_name": None if name is None else legal_text(name)[: self.limits.name],
+            "status": status and str(status),
+            "end_time": end_time,
+        }
+        self._post("/runs/update", run_id, **{key: value for key, value in fields.items() if value is not None})
+
+    def delete_run(self, run_id: str) -> None:
+        """Mark a run as deleted on the server."""
+        self._post("/runs/delete", run_id)
+
+    def restore_run(self, run_id: str) -> None:
+        """Undo :meth:`delete_run`."""
+        self._post("/runs/restore", run_id)
+
+    def _post(self, endpoint: str, run_id: str, **fields: object) -> None:
+        """A write to one run that may be repeated."""
+        self._http.call("POST", endpoint, run_id=run_id, body={"run_id": run_id, **fields})
+
+    def put_artifact(self, run: RemoteRun, path: str, stream: BinaryIO, size: int) -> None:
+        """Store an artifact, replacing what is there, see :func:`artifacts.put_artifact`."""
+        artifacts.put_artifact(self._http, run, path, stream, size)
+
+    def list_artifacts(self, run: RemoteRun) -> dict[str, int]:
+        """The run's artifacts: path -> size in bytes."""
+        return artifacts.list_artifacts(self._http, run)
+
+    def run_url(self, run: RemoteRun) -> str:
+        """The address of the run's page, for a person."""
+        return f"{self.address}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+
+    def legal_key(self, key: str) -> str:
+        """The nearest key that the server takes; different keys never become the same one."""
+        return naming.legal_key(key, self.limits)
+
+    def legal_path(self, path: str) -> str:
+        """The nearest artifact path that the server takes; different paths never become the same one."""
+        return naming.legal_path(path)

@@ -1,0 +1,256 @@
+"""The words of tracksync as values: stores, runs, cursors, deltas.
+
+Nothing here opens a file, speaks to a server or knows a kind of store. Timestamps are milliseconds
+since the epoch unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+#: What a source notes about one item that has been read, e.g. a byte offset. Opaque outside the source.
+Mark: TypeAlias = Any
+
+#: The parts of a run that have marks of their own in a cursor.
+PARTS = ("params", "tags", "metrics", "datasets", "artifacts", "fields")
+
+INT64 = 2**63
+
+
+class RunStatus(StrEnum):
+    """MLflow's run status, by the names that its REST API uses."""
+
+    RUNNING = "RUNNING"
+    SCHEDULED = "SCHEDULED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a run of this status has ended."""
+        return self in (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.KILLED)
+
+
+class Point(NamedTuple):
+    """One logged value of a metric: timestamp (ms), value (may be NaN or infinite), step."""
+
+    timestamp: int
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A place where jobs logged offline, and the kind of source that reads it."""
+
+    kind: str
+    root: Path
+
+    @property
+    def address(self) -> str:
+        """``host:path``, as the tag ``tracksync.source.store`` shows it."""
+        return f"{socket.gethostname()}:{self.root}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRef:
+    """Where one run lies. ``source_id`` is its identity and never depends on the path."""
+
+    store: Store
+    source_id: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeader:
+    """The fields of a run itself, as its source has them now."""
+
+    source_id: str
+    experiment_id: str
+    experiment_name: str
+    name: str
+    user: str
+    status: RunStatus
+    start_time: int
+    end_time: int | None
+    deleted: bool
+    #: Source id of the parent (``mlflow.parentRunId``), if the run names one.
+    parent: str | None
+    #: Login name (or number) of the owner of the run directory.
+    owner: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be expected: the run has ended, or was deleted."""
+        return self.status.terminal or self.deleted
+
+
+class Cursor:
+    """How far one run has been read and acknowledged: for each part of the run, a mark per item.
+
+    A cursor is a value that only ever moves by :meth:`advance`, with marks that travelled in a
+    batch the server acknowledged. Marks are JSON and opaque to everyone but the source.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Mapping[str, Mapping[str, Mark]] | None = None) -> None:
+        self.parts: dict[str, dict[str, Mark]] = {p: dict((parts or {}).get(p, {})) for p in PARTS}
+
+    def get(self, part: str, item: str) -> Mark | None:
+        """The mark of one item, or None when nothing of it has been acknowledged."""
+        return self.parts[part].get(item)
+
+    def advance(self, marks: Iterable[tuple[str, str, Mark]]) -> None:
+        """Take over the marks ``(part, item, mark)`` of a batch that was acknowledged."""
+        for part, item, mark in marks:
+            self.parts[part][item] = mark
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of the run's content has been acknowledged (its own fields aside)."""
+        return not any(marks for part, marks in self.parts.items() if part != "fields")
+
+    def copy(self) -> Cursor:
+        """An independent copy."""
+        return Cursor(self.parts)
+
+    def digest(self, *parts: str) -> str:
+        """A short digest of what lies before this cursor, over the named parts."""
+        text = json.dumps({p: self.parts[p] for p in parts}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cursor) and self.parts == other.parts
+
+    def __repr__(self) -> str:
+        return f"Cursor({self.parts!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """A param or a tag that is new or changed. ``value`` may be longer than a server takes."""
+
+    key: str
+    value: str
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInput:
+    """A dataset that the run read, with the tags of the link (``mlflow.data.context``)."""
+
+    item: str
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None
+    profile: str | None
+    tags: Mapping[str, str]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChunk:
+    """Consecutive points of one key, in file order; ``mark`` holds once they are acknowledged."""
+
+    points: list[Point]
+    mark: Mark
+
+
+class MetricTail(Protocol):
+    """What one metric key holds beyond the cursor."""
+
+    @property
+    def key(self) -> str:
+        """The key as the source spells it."""
+
+    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
+        """Read the tail from the cursor on, in chunks of at most ``max_points``; can be called again.
+
+        Yields also a chunk without points when only unparsable lines were passed.
+        """
+
+    def size(self) -> tuple[int, int]:
+        """About how many points and bytes the tail holds, without parsing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    """An artifact file to send: ``path`` is its name on the server, ``root/relative`` the file here."""
+
+    path: str
+    root: Path
+    relative: str
+    size: int
+    mtime_ns: int
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What one run holds beyond a cursor, as one look at its source found it.
+
+    ``waiting`` counts what is there but not settled yet (look again later); ``refused`` names what can
+    never be delivered (item -> reason), whether new or not.
+    """
+
+    header: RunHeader
+    params: tuple[TextItem, ...] = ()
+    tags: tuple[TextItem, ...] = ()
+    datasets: tuple[DatasetInput, ...] = ()
+    metrics: tuple[MetricTail, ...] = ()
+    files: tuple[FileItem, ...] = ()
+    waiting: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the run holds nothing beyond the cursor, fields of the run itself aside."""
+        return not (self.params or self.tags or self.datasets or self.metrics or self.files)
+
+
+class Tally(NamedTuple):
+    """How much lies before a cursor."""
+
+    points: int
+    files: int
+    bytes: int
+    #: Lines and items passed over for good, by item, with the reason.
+    refused: dict[str, str]
+
+
+class Looks:
+    """Remembers earlier looks at the items of one run, to tell when one has settled.
+
+    Settled means unchanged between two looks at least ``settle`` seconds apart: clocks of file servers and
+    hosts disagree, so ``now - mtime`` would prove nothing. Not thread-safe; one per run.
+    """
+
+    def __init__(self, settle: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settle = settle
+        self._clock = clock
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def settled(self, item: str, signature: object) -> bool:
+        """Note what ``item`` looks like now; True if it looked the same at least ``settle`` seconds ago."""
+        now = self._clock()
+        earlier = self._seen.get(item)
+        if earlier is None or earlier[0] != signature:
+            self._seen[item] = (signature, now)
+            return self.settle <= 0 and earlier is not None
+        return now - earlier[1] >= self.settle
+
+    def forget(self) -> None:
+        """Start over, as after a delivery that used up all looks."""
+        self._seen.clear()

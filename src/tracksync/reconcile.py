@@ -1,0 +1,255 @@
+"""Finds out what the server holds of a run, when the ledger cannot know.
+
+That is so after a crash, after a request without an answer, after the loss of the ledger, and when the server was
+restored from a backup. Known points are never sent again just to be safe: they cost a server 20 to 200 times what
+new ones do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tracksync import tags
+from tracksync.destination import Destination, RemoteRun
+from tracksync.errors import HeldError
+from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
+
+#: Points read at a time while a tail is compared with the server.
+CHUNK = 1000
+#: The parts of a cursor that say what of the run's content is delivered.
+CONTENT = ("params", "tags", "metrics", "datasets", "artifacts")
+#: Tags whose digests fit into the cursor's tag (5000 characters on older servers).
+MAX_TAGS = 150
+LARGEST = sys.float_info.max
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCursor:
+    """What the tag ``tracksync.cursor`` says is delivered. ``sequence`` grows with each change of it."""
+
+    sequence: int = 0
+    points: int = 0
+    files: int = 0
+    digests: Mapping[str, str] | None = None
+    newest_mtime_ns: int = 0
+    tags: Mapping[str, str] | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> ServerCursor:
+        """Read the tag; anything that is no such document counts as nothing delivered."""
+        try:
+            raw: dict[str, Any] = json.loads(text or "")
+            return cls(int(raw["n"]), int(raw["points"]), int(raw["files"]), dict(raw["digests"]), int(raw["mtime"]),
+                       dict(raw["tags"]))  # fmt: skip
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+    def text(self) -> str:
+        """The tag's value."""
+        document = {"n": self.sequence, "points": self.points, "files": self.files, "digests": self.digests or {},
+                    "mtime": self.newest_mtime_ns, "tags": self.tags or {}}  # fmt: skip
+        return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def server_cursor(cursor: Cursor, previous: str | None, points: int, files: int) -> str:
+    """The value of the tag ``tracksync.cursor`` for a cursor; ``previous`` unchanged where it says the same.
+
+    ``points`` and ``files`` count what is delivered.
+    """
+    before = ServerCursor.parse(previous)
+    marks = cursor.parts["artifacts"].values()
+    now = ServerCursor(
+        before.sequence,
+        points,
+        files,
+        {part: cursor.digest(part) for part in CONTENT} | {"name": _crc(str(cursor.get("fields", "name")))},
+        max((int(m[1]) for m in marks if isinstance(m, (list, tuple)) and len(m) > 1), default=0),
+        dict(_tag_digests(cursor.parts["tags"])),
+    )
+    if now == before:
+        return previous or now.text()
+    return ServerCursor(before.sequence + 1, *(getattr(now, f) for f in list(now.__slots__)[1:])).text()
+
+
+def _tag_digests(marks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in sorted(marks)[:MAX_TAGS]:
+        yield _crc(key), _crc(str(marks[key]))
+
+
+def _crc(text: str) -> str:
+    return f"{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
+
+
+def behind(entry_cursor: str | None, remote: RemoteRun) -> bool:
+    """Whether the server says that it holds less than it acknowledged: it was restored from a backup."""
+    ours, theirs = ServerCursor.parse(entry_cursor), ServerCursor.parse(remote.tags.get(tags.CURSOR))
+    return theirs.sequence < ours.sequence or (theirs.sequence == ours.sequence and theirs != ours)
+
+
+def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cursor) -> Cursor:
+    """Work out the cursor of a run from what the server holds.
+
+    ``delta`` is the run read from the very start, ``whole`` the cursor that would be true if all of it were delivered.
+    Of metrics only whole parts are taken here; the rest is found key by key (:func:`unsent`).
+    """
+    said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
+    digests = said.digests or {}
+    cursor = Cursor()
+    for part in CONTENT:
+        if digests.get(part) == whole.digest(part):
+            cursor.parts[part] = dict(whole.parts[part])
+    if not cursor.parts["params"]:
+        held = {p.key: remote.params.get(destination.legal_key(p.key)) for p in delta.params}
+        cursor.advance(
+            ("params", p.key, p.mark) for p in delta.params if held[p.key] == p.value[: destination.limits.param_value]
+        )
+    if not cursor.parts["tags"]:
+        cursor.advance(_tags_on_server(delta, remote, said, destination))
+    if not cursor.parts["artifacts"] and delta.files:
+        there = destination.list_artifacts(remote)
+        cursor.advance(
+            ("artifacts", f.path, f.mark)
+            for f in delta.files
+            if there.get(destination.legal_path(f.path)) == f.size and f.mtime_ns <= said.newest_mtime_ns
+        )
+    return cursor
+
+
+def _tags_on_server(
+    delta: Delta, remote: RemoteRun, said: ServerCursor, destination: Destination
+) -> Iterator[tuple[str, str, Any]]:
+    """Tags that need not go again: delivered and unchanged at the source, whatever people made of them since."""
+    for tag in delta.tags:
+        delivered = (said.tags or {}).get(_crc(tag.key)) == _crc(str(tag.mark))
+        value = remote.tags.get(destination.legal_key(tag.key))
+        if delivered or value == tag.value[: destination.limits.tag_value]:
+            yield "tags", tag.key, tag.mark
+
+
+def fields_on_server(remote: RemoteRun, name: str) -> dict[str, Any]:
+    """What the server has been told of the run itself, as marks; ``name`` is the run's name at the source.
+
+    A name that people changed on the server counts as told: it stays until the source's own name changes.
+    """
+    said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
+    fields: dict[str, Any] = {"name": name if (said.digests or {}).get("name") == _crc(name) else remote.name}
+    if remote.status.terminal:
+        fields["end"] = remote.end_time
+    if tags.SOURCE_PARENT in remote.tags:
+        fields["parent"] = "" if tags.PARENT_PENDING in remote.tags else remote.tags.get(tags.PARENT, "")
+    if (count := remote.tags.get(tags.INCOMPLETE, "")).isdigit():
+        fields["incomplete"] = int(count)
+    return fields
+
+
+def drain(delta: Delta, cursor: Cursor) -> Cursor:
+    """The cursor that would be true if the whole delta were delivered; reads all tails."""
+    whole = cursor.copy()
+    whole.advance(("params", i.key, i.mark) for i in delta.params)
+    whole.advance(("tags", i.key, i.mark) for i in delta.tags)
+    whole.advance(("datasets", i.item, i.mark) for i in delta.datasets)
+    whole.advance(("artifacts", f.path, f.mark) for f in delta.files)
+    for tail in delta.metrics:
+        whole.advance(("metrics", tail.key, chunk.mark) for chunk in tail.chunks(CHUNK))
+    return whole
+
+
+def unsent(
+    tails: Iterable[MetricTail], cursor: Cursor, remote: RemoteRun, destination: Destination
+) -> tuple[MetricTail, ...]:
+    """The parts of ``tails`` that the server does not hold yet.
+
+    Raises:
+        HeldError: the server holds a point of a key that the source, read from its start, does not: another run.
+    """
+    rest = []
+    for tail in tails:
+        key = destination.legal_key(tail.key)
+        latest = remote.latest.get(key)
+        if latest is None:
+            rest.append(tail)
+            continue
+        known, seen = _count_known(tail, latest, partial(destination.history, remote.run_id, key))
+        if not seen and cursor.get("metrics", tail.key) is None:
+            raise HeldError(
+                f"copy of another run: {remote.run_id} on the server holds points of {tail.key!r} that are not here",
+                "if it is the same run, its metric files were cut or rewritten; else give the copy a new run id",
+            )
+        rest.append(Rest(tail, known))
+    return tuple(rest)
+
+
+def _count_known(tail: MetricTail, latest: Point, history: Callable[[], Iterable[Point]]) -> tuple[int, bool]:
+    """How many leading points of a tail the server holds, and whether its latest point was met among them."""
+    position = _by_latest(tail, latest)
+    if position is not None:
+        return position, position > 0
+    held = {_comparable(point) for point in history()}
+    known, seen, leading = 0, False, True
+    for chunk in tail.chunks(CHUNK):
+        for point in chunk.points:
+            here = _comparable(point)
+            leading = leading and here in held
+            known += leading
+            seen = seen or here == _comparable(latest)
+    return known, seen
+
+
+def _by_latest(tail: MetricTail, latest: Point) -> int | None:
+    """Find the latest point in a tail whose (step, timestamp) only grow; None where that cannot tell."""
+    previous: tuple[int, int] | None = None
+    position, index = None, 0
+    target = _comparable(latest)
+    for chunk in tail.chunks(CHUNK):
+        for point in chunk.points:
+            index += 1
+            here = (point.step, point.timestamp)
+            if previous is not None and here <= previous:
+                return None
+            previous = here
+            if _comparable(point) == target:
+                position = index
+            elif position is None and here >= (latest.step, latest.timestamp):
+                return None if index > 1 or here == (latest.step, latest.timestamp) else 0
+    return position
+
+
+def _comparable(point: Point) -> tuple[int, int, str]:
+    # repr: NaN must equal itself. Databases hold -0.0 as 0.0 and an infinity as the largest double.
+    value = math.copysign(math.inf, point.value) if abs(point.value) >= LARGEST else point.value
+    return point.step, point.timestamp, repr(value + 0.0)
+
+
+class Rest:
+    """A tail without its first ``known`` points."""
+
+    __slots__ = ("_known", "_tail")
+
+    def __init__(self, tail: MetricTail, known: int) -> None:
+        self._tail, self._known = tail, known
+
+    @property
+    def key(self) -> str:
+        """The key as the source spells it."""
+        return self._tail.key
+
+    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
+        """The chunks of the tail; those that the server holds are left without points but keep their marks."""
+        skip = self._known
+        for chunk in self._tail.chunks(max_points):
+            passed = min(skip, len(chunk.points))
+            skip -= passed
+            yield MetricChunk(chunk.points[passed:], chunk.mark)
+
+    def size(self) -> tuple[int, int]:
+        """About how many points and bytes are left."""
+        points, size = self._tail.size()
+        left = max(0, points - self._known)
+        return left, size * left // points if points else 0

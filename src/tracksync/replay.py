@@ -1,0 +1,223 @@
+"""Replay: brings one run on the server up to date with its source, and records only what was acknowledged."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from tracksync import binding, lineage, reconcile, tags
+from tracksync.delivery import ITEM_NAMES, deliver
+from tracksync.errors import HeldError, RefusedError
+from tracksync.fitting import fit
+from tracksync.ledger import Problem, State
+from tracksync.model import Delta, FileItem, RunStatus
+from tracksync.planner import Batch, Kind, plan
+from tracksync.trust import trust
+from tracksync.work import Parts, Work
+
+#: Seconds between commits of the ledger while a run is being delivered.
+COMMIT_INTERVAL = 2.0
+#: Milliseconds between updates of the cursor's tag on the server while a run is live.
+TAG_INTERVAL = 5 * 60 * 1000
+#: Refused items that the ledger names; it counts them all.
+NAMED_REFUSALS = 100
+
+
+def replay(work: Work, delta: Delta, parts: Parts) -> State:
+    """Bring one run up to date with ``delta``, what its source holds beyond the cursor.
+
+    The run is bound already (``entry.run_id``). May be called again and again: what is not settled yet, or still
+    uploading, is left for the next call. Returns how far the run has come; SYNCING when asked to stop meanwhile.
+
+    Raises:
+        RemovedError, HeldError, UnreachableError, UncertainError, ConfigError, LeaseError: as the parts raise them.
+    """
+    collect_files(work, parts)
+    if anything(work, sendable(work, delta, parts), parts):
+        delta = trust(work, delta, parts)
+        todo = sendable(work, delta, parts)
+        begin(work, todo, parts)
+        for batch in plan(fit(todo, work.entry.cursor, parts.destination.limits, parts.destination.legal_key),
+                          parts.destination.limits):  # fmt: skip
+            if parts.stop.is_set():
+                work.commit(parts)
+                return State.SYNCING
+            send(work, batch, parts)
+        send_files(work, todo, parts)
+        work.entry.state = state_of(work, delta, parts)
+        if work.entry.state is State.SYNCING:
+            work.commit(parts)
+        else:
+            finish(work, delta, parts)
+    return state_of(work, delta, parts)
+
+
+def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
+    """The delta without what has to wait: items that were refused and are unchanged, files that are not due."""
+
+    def free(item: str, mark: object) -> bool:
+        problem = work.entry.held.get(item)
+        return problem is None or problem.signature != mark or parts.settings.retry
+
+    return replace(
+        delta,
+        params=tuple(i for i in delta.params if free(f"param:{i.key}", i.mark)),
+        tags=tuple(i for i in delta.tags if free(f"tag:{i.key}", i.mark)),
+        datasets=tuple(i for i in delta.datasets if free(f"dataset:{i.item}", i.mark)),
+        metrics=tuple(t for t in delta.metrics if f"metric:{t.key}" not in work.entry.held or parts.settings.retry),
+        files=tuple(
+            f
+            for f in delta.files
+            if free(f"artifact:{f.path}", f.mark)
+            and _due(f, delta, parts)
+            and parts.lane.ready(work.entry.source_id, f, ended=delta.header.ended)
+        ),
+    )
+
+
+def anything(work: Work, todo: Delta, parts: Parts) -> bool:
+    """Whether there is anything to tell the server, or anything about it that the ledger does not know for sure."""
+    entry, told = work.entry, work.entry.cursor.parts["fields"]
+    idle = parts.lane.busy(entry.source_id) == 0
+    return (
+        not todo.empty
+        or (idle and not entry.clean)
+        or told.get("name") != todo.header.name
+        or bool(lineage.link(entry, entry.parent_run_id, told.get("parent")))
+        or (idle and (entry.status, told.get("end")) != _end(todo))
+        or (parts.settings.restore and entry.state is State.REMOVED)
+        or bool(entry.doubles)
+    )
+
+
+def begin(work: Work, todo: Delta, parts: Parts) -> None:
+    """Journal that writes follow, and tell the server what is true of the run itself from the start."""
+    entry, header, told = work.entry, todo.header, work.entry.cursor.parts["fields"]
+    entry.clean, entry.stamp, entry.state = False, None, State.SYNCING
+    work.commit(parts)
+    grows = bool(todo.files) or any(tail.size()[0] for tail in todo.metrics)
+    if entry.status is not None and not header.deleted and (grows or not header.ended):
+        # A run that reads FINISHED on the server is complete there: while it grows again it is running.
+        parts.destination.update_run(work.run_id, status=RunStatus.RUNNING)
+        entry.status, told["end"] = None, None
+    if told.get("name") != header.name:
+        parts.destination.update_run(work.run_id, name=header.name)
+        told["name"] = header.name
+    if link := lineage.link(entry, entry.parent_run_id, told.get("parent")):
+        parts.destination.set_tags(work.run_id, list(link.items()))
+        if told.get("parent") == "" and entry.parent_run_id:
+            parts.destination.delete_tag(work.run_id, tags.PARENT_PENDING)
+        told["parent"] = entry.parent_run_id or ""
+
+
+def send(work: Work, batch: Batch, parts: Parts) -> None:
+    """Deliver one batch and take over the marks that are acknowledged."""
+    entry = work.entry
+    receipt = deliver(parts.destination, work.run_id, batch)
+    for (kind, item), error in receipt.refused.items():
+        marks = [mark for mark in batch.marks if mark[1] == item]
+        if kind is Kind.PARAMS and _drifted(work, batch, item, parts):
+            receipt.marks += marks
+        else:
+            entry.held[f"{ITEM_NAMES[kind]}:{item}"] = Problem(str(error), error.hint, marks[-1][2] if marks else None)
+    entry.cursor.advance(receipt.marks)
+    for part, item, _ in receipt.marks:
+        entry.held.pop(f"{ITEM_NAMES[Kind(part)]}:{item}", None)
+    if batch.kind is Kind.METRICS:
+        lost = {item for _, item in receipt.refused}
+        work.acknowledged(parts, points=sum(item[0] not in lost for item in batch.items) if lost else len(batch.items))
+    if time.monotonic() - work.committed > COMMIT_INTERVAL:
+        work.commit(parts)
+
+
+def _drifted(work: Work, batch: Batch, key: str, parts: Parts) -> bool:
+    """Whether a param was refused because the server holds another value: the first stays, the drift is recorded."""
+    there = parts.destination.get_run(work.run_id).params.get(parts.destination.legal_key(key))
+    if there is None or there == dict(batch.items)[key]:
+        return False
+    work.entry.drift = sorted({*work.entry.drift, key})
+    names = ", ".join(work.entry.drift)[: parts.destination.limits.tag_value]
+    parts.destination.set_tags(work.run_id, [(tags.PARAM_DRIFT, names)])
+    return True
+
+
+def send_files(work: Work, todo: Delta, parts: Parts) -> None:
+    """Queue the uploads that are due."""
+    for item in todo.files:
+        if work.remote is None:
+            work.remote = parts.destination.get_run(work.run_id)
+        parts.lane.submit(work.entry.source_id, work.remote, item)
+
+
+def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:
+    return delta.header.ended or item.size <= parts.settings.live_max_size
+
+
+def collect_files(work: Work, parts: Parts) -> None:
+    """Take over what the artifact lane has finished."""
+    outcomes = parts.lane.collect(work.entry.source_id)
+    for outcome in outcomes:
+        name, item, error = f"artifact:{outcome.item.path}", outcome.item, outcome.error
+        if outcome.delivered:
+            work.entry.cursor.advance([("artifacts", item.path, item.mark)])
+            work.entry.held.pop(name, None)
+            work.acknowledged(parts, files=1, size=item.size)
+        elif isinstance(error, RefusedError | HeldError):
+            work.entry.held[name] = Problem(str(error), error.hint, item.mark)
+    if outcomes:
+        work.commit(parts)
+    for outcome in outcomes:
+        if outcome.error is not None and not isinstance(outcome.error, RefusedError | HeldError):
+            raise outcome.error
+
+
+def finish(work: Work, delta: Delta, parts: Parts) -> None:
+    """All that can be delivered now is: say on the server how far, and last of all that the run has ended."""
+    entry, header, told = work.entry, delta.header, work.entry.cursor.parts["fields"]
+    now = time.time_ns() // 1_000_000
+    work.count()
+    if told.get("incomplete", 0) != len(entry.held):
+        if entry.held:
+            parts.destination.set_tags(work.run_id, [(tags.INCOMPLETE, str(len(entry.held)))])
+        else:
+            parts.destination.delete_tag(work.run_id, tags.INCOMPLETE)
+        told["incomplete"] = len(entry.held)
+    text = reconcile.server_cursor(entry.cursor, entry.server_cursor, entry.points, entry.files)
+    if text != entry.server_cursor and (header.ended or now - entry.server_cursor_time > TAG_INTERVAL):
+        parts.destination.set_tags(work.run_id, [(tags.CURSOR, text)])
+        entry.server_cursor, entry.server_cursor_time = text, now
+    if header.ended and (entry.status, told.get("end")) != _end(delta):
+        if header.status.terminal:
+            parts.destination.update_run(work.run_id, status=header.status, end_time=header.end_time)
+        if header.deleted:
+            parts.destination.delete_run(work.run_id)
+        entry.status, told["end"] = _end(delta)
+    if entry.doubles:
+        binding.give_up_doubles(parts.destination, entry)
+    entry.clean, entry.last_success = True, now
+    entry.stamp = work.stamp if entry.state is State.DONE and not entry.doubles else None
+    work.commit(parts)
+
+
+def _end(delta: Delta) -> tuple[str | None, int | None]:
+    """Status and end time as they are recorded once delivered; (None, None) for a run that goes on."""
+    header = delta.header
+    if not header.ended:
+        return None, None
+    return f"{header.status} deleted" if header.deleted else header.status.value, header.end_time
+
+
+def state_of(work: Work, delta: Delta, parts: Parts) -> State:
+    """How far the run has come, by what is left of this look at it; also counts what is pending and refused."""
+    entry = work.entry
+    left = [f for f in delta.files if entry.cursor.get("artifacts", f.path) != f.mark]
+    left = [f for f in left if f"artifact:{f.path}" not in entry.held]
+    entry.pending_points, entry.pending_files = 0, len(left)
+    entry.pending_bytes = sum(f.size for f in left)
+    refused = {**work.source.tally(entry.cursor).refused, **delta.refused}
+    entry.refused, entry.refused_count = dict(list(refused.items())[:NAMED_REFUSALS]), len(refused)
+    if any(_due(f, delta, parts) for f in left) or (delta.header.ended and delta.waiting):
+        return State.SYNCING
+    if entry.held:
+        return State.HELD
+    return State.DONE if delta.header.ended else State.LIVE

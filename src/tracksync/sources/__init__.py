@@ -1,0 +1,72 @@
+"""Sources: readers of one kind of store each, found through the entry-point group ``tracksync.sources``.
+
+A source opens its store for reading only, never locks it, follows no symbolic link, and treats a file that
+is being written as "look again", never as an error. Its cursor marks are its own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from tracksync.errors import ConfigError
+from tracksync.model import Cursor, Delta, Looks, RunRef, Store, Tally
+
+GROUP = "tracksync.sources"
+
+
+class Source(Protocol):
+    """The reader of one kind of store. Stateless but for caches, and safe to share between threads."""
+
+    #: Short name of the kind, e.g. ``mlflow-file``; goes into ``tracksync.source.kind``.
+    kind: str
+    #: One line for ``tracksync sources``: how a store of this kind is recognised.
+    recognised_by: str
+
+    def find(self, path: Path) -> Iterator[Store]:
+        """Find the stores of this kind at, above (for a run or experiment directory) or below ``path``.
+
+        Stores below are searched breadth first, without following links and without descending into runs.
+        """
+
+    def discover(self, store: Store, within: Path | None = None) -> Iterator[RunRef]:
+        """List the runs of a store, or only those at or below ``within``."""
+
+    def stamp(self, run: RunRef) -> tuple[int, ...] | None:
+        """What one ``stat`` tells of a run; unchanged as long as nothing touched the run's own fields.
+
+        None when the run has vanished.
+        """
+
+    def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
+        """Look at a run and tell what it holds beyond ``cursor``.
+
+        Raises:
+            NotSettledError: the run's own fields are being written.
+            GoneError: the run has vanished.
+            HeldError: the run cannot be read (permissions, foreign id).
+        """
+
+    def tally(self, cursor: Cursor) -> Tally:
+        """How much lies before ``cursor``."""
+
+
+def load_sources() -> dict[str, Source]:
+    """Load every installed source, by kind.
+
+    Raises:
+        ConfigError: a plug-in cannot be imported.
+    """
+    sources: dict[str, Source] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+        try:
+            source: Source = entry.load()()
+        except Exception as error:  # a plug-in may fail in any way; the user must learn which one it was
+            raise ConfigError(
+                f"source plug-in {entry.name!r} ({entry.value}) does not load: {error}",
+                "uninstall or upgrade the package that provides it",
+            ) from error
+        sources[source.kind] = source
+    return sources

@@ -1,0 +1,161 @@
+"""Where file stores and their runs lie: by listing directories, following no link, never entering a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from tracksync.errors import ConfigError, HeldError, NotSettledError
+from tracksync.fsutil import read_small
+from tracksync.model import RunRef, Store
+from tracksync.sources.filestore import meta
+
+KIND = "mlflow-file"
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+TRASH = ".trash"
+
+#: Directories searched below one path. A tree larger than that is no place to keep walking on a shared system.
+MAX_DIRECTORIES = 100_000
+
+_EXPERIMENT_ID = re.compile(r"[0-9]+")
+#: What MLflow keeps beside the runs of an experiment.
+_NOT_RUNS = frozenset({"tags", "datasets", "traces", "models"})
+_log = logging.getLogger(__name__)
+
+
+def find(path: Path) -> Iterator[Store]:
+    """Find the stores at, above or below ``path``; see Source.find.
+
+    Raises:
+        ConfigError: ``path`` may not be read, or holds too many directories to search.
+    """
+    path = path.resolve()
+    try:
+        os.scandir(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except PermissionError as error:
+        raise ConfigError(f"{path} may not be read", "ask its owner for read permission, or leave it out") from error
+    above = _store_above(path)
+    for root in [above] if above else _stores_below(path):
+        yield Store(KIND, root)
+
+
+def _store_above(path: Path) -> Path | None:
+    fields = _fields(path)
+    if (fields and meta.is_run(fields)) or (RUN_ID.fullmatch(path.name) and _is_experiment(path.parent)):
+        root = path.parent.parent
+    elif _is_experiment(path):
+        root = path.parent
+    elif path.name == TRASH and _is_store(path, _directories(path)):
+        root = path
+    else:
+        return None
+    return root.parent if root.name == TRASH else root
+
+
+def _stores_below(top: Path) -> Iterator[Path]:
+    queue, seen = deque([top]), 0
+    while queue:
+        directory = queue.popleft()
+        names = _directories(directory)
+        if _is_store(directory, names):
+            yield directory
+            continue
+        for name in names:
+            # <digits>/<run id> outside a store is the artifact root of a database: runs, whose files are no stores
+            if not name.startswith(".") and not (RUN_ID.fullmatch(name) and _EXPERIMENT_ID.fullmatch(directory.name)):
+                queue.append(directory / name)
+                seen += 1
+        if seen > MAX_DIRECTORIES:
+            raise ConfigError(f"{top} holds more than {MAX_DIRECTORIES} directories", "name the stores in it instead")
+
+
+def _directories(path: Path) -> list[str]:
+    """The names of the real directories in ``path``; none when it has vanished or may not be read."""
+    try:
+        with os.scandir(path) as listing:
+            return sorted(entry.name for entry in listing if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        _warn_once(str(path), error.strerror or str(error))
+        return []
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(path: str, reason: str) -> None:
+    _log.warning("%s is passed over: %s", path, reason)
+
+
+def _is_store(path: Path, names: list[str]) -> bool:
+    trash = path / TRASH
+    return any(_is_experiment(path / name) for name in names) or (
+        TRASH in names and _is_store(trash, _directories(trash))
+    )
+
+
+def _is_experiment(path: Path) -> bool:
+    if not _EXPERIMENT_ID.fullmatch(path.name):
+        return False
+    fields = _fields(path)
+    if fields is None:
+        return False
+    # a torn one beside runs counts too: the store must not vanish for the moment of a rewrite
+    return meta.is_experiment(fields) or any(RUN_ID.fullmatch(name) for name in _directories(path))
+
+
+def _fields(directory: Path) -> meta.Fields | None:
+    """The fields of a directory's meta.yaml; none in it when it is torn, None when there is no such file."""
+    try:
+        return meta.parse(read_small(directory, "meta.yaml", meta.MAX_SIZE)[0], "meta.yaml")
+    except NotSettledError:
+        return {}
+    except (OSError, HeldError):
+        return None
+
+
+def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
+    """List the runs of a store, deleted ones too, or only those at or below ``within``; see Source.discover."""
+    for base, experiment, run in _selected(store.root, within):
+        if run:
+            path = base / experiment / run
+            if _is_run(path) and (_EXPERIMENT_ID.fullmatch(experiment) or meta.is_run(_fields(path) or {})):
+                yield RunRef(store, run, path)
+            continue
+        for name in filter(_EXPERIMENT_ID.fullmatch, [experiment] if experiment else _directories(base)):
+            below = base / name
+            yield from (RunRef(store, run, path) for run in _directories(below) if _is_run(path := below / run))
+
+
+def _selected(root: Path, within: Path | None) -> list[tuple[Path, str, str]]:
+    """What to list: (root or its trash, one experiment or '' for all, one run or '' for all)."""
+    trash = root / TRASH
+    inside = within.resolve() if within else root
+    if root.is_relative_to(inside):
+        return [(root, "", "")] + ([(trash, "", "")] if _is_directory(trash) else [])
+    if not inside.is_relative_to(root) or not _is_directory(inside):
+        return []
+    base = trash if inside.is_relative_to(trash) else root
+    parts = [*inside.relative_to(base).parts, "", ""]
+    return [(base, parts[0], parts[1])] if len(parts) <= 4 else []
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_run(path: Path) -> bool:
+    # one without meta.yaml too: it is being created, or has lost it, and somebody should hear of it
+    if RUN_ID.fullmatch(path.name):
+        return True
+    return path.name not in _NOT_RUNS and not path.name.startswith(".") and os.path.lexists(path / "meta.yaml")

@@ -1,0 +1,73 @@
+"""What is about to be sent, found out without writing anything, here or on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tracksync import binding
+from tracksync.engine import GROUP, Engine, batched
+from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
+from tracksync.ledger import State
+from tracksync.model import Delta, RunRef
+from tracksync.naming import experiment_name
+from tracksync.replay import anything, sendable
+from tracksync.report import Plan
+from tracksync.trust import trust
+from tracksync.work import Work
+
+
+def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
+    """Count what the server lacks: runs, points, files and bytes.
+
+    Runs that the ledger does not know are looked up on the server first: after the loss of a ledger there may be
+    nothing to send at all.
+
+    Raises:
+        UnreachableError, ConfigError: as the destination raises them.
+    """
+    runs = points = files = size = found = 0
+    for group in batched(refs, GROUP):
+        found += len(group)
+        for delta in _missing(engine, group):
+            counted = [tail.size() for tail in delta.metrics]
+            runs += 1
+            points += sum(n for n, _ in counted)
+            files += len(delta.files)
+            size += sum(n for _, n in counted) + sum(f.size for f in delta.files)
+    return Plan(runs, points, files, size, engine.destination.address, found)
+
+
+def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
+    read: list[tuple[Work, Delta]] = []
+    for ref in group:
+        work = engine.work(ref)
+        try:
+            delta = work.source.read(ref, work.entry.cursor, work.looks)
+        except (NotSettledError, HeldError, GoneError):
+            continue  # said when it is their turn
+        if (not delta.header.deleted or engine.settings.deleted) and work.entry.state is not State.REMOVED:
+            read.append((work, delta))
+    unknown = [
+        binding.Candidate(w.entry, d.header, w.ref.store, experiment_name(engine.settings, w.ref, d.header))
+        for w, d in read
+        if w.entry.run_id is None
+    ]
+    binding.look_up(engine.destination, unknown)
+    # Forget what was worked out just to count: nothing of it is recorded, and the pass must not take it for certain.
+    for candidate in unknown:
+        if candidate.remote is not None or candidate.error is not None:
+            engine.works.pop(candidate.entry.source_id, None)
+    adopted = {c.entry.source_id for c in unknown if c.remote is not None and c.error is None}
+    return [rest for work, delta in read if (rest := _rest(engine, work, delta, adopted)) is not None]
+
+
+def _rest(engine: Engine, work: Work, delta: Delta, adopted: set[str]) -> Delta | None:
+    """What the server lacks of a run; None if nothing."""
+    if work.ref.source_id in adopted:
+        try:
+            delta = trust(work, delta, engine.parts)
+        except (RemovedError, HeldError, NotSettledError, GoneError):
+            return None
+    elif work.entry.run_id is None:
+        return delta
+    return delta if anything(work, sendable(work, delta, engine.parts), engine.parts) else None

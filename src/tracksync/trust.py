@@ -1,0 +1,59 @@
+"""Before the first write to a run, a process compares the run on the server with the ledger.
+
+The ledger is a cache, the server is the truth: it may be ahead (a crash, another state directory), behind (restored
+from a backup), or the ledger may be new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tracksync import reconcile, tags
+from tracksync.destination import RemoteRun
+from tracksync.errors import RemovedError
+from tracksync.model import Cursor, Delta
+from tracksync.work import Parts, Work
+
+
+def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
+    """Cut off what the server holds already, and mend the cursor where the server knows better.
+
+    Costs nothing when this process has done it before and knows the outcome of all its writes since.
+
+    Raises:
+        RemovedError: the run was deleted on the server.
+        HeldError: the run is gone there, or is another run.
+    """
+    entry = work.entry
+    if work.verified:
+        return delta
+    assert entry.run_id is not None
+    remote = work.remote = parts.destination.get_run(entry.run_id)
+    if remote.deleted and not delta.header.deleted:
+        if not parts.settings.restore:
+            raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
+        parts.destination.restore_run(entry.run_id)
+    said = remote.tags.get(tags.CURSOR)
+    lost = reconcile.behind(entry.server_cursor, remote) or entry.cursor.empty
+    if lost:
+        delta = _recover(work, remote, parts)
+    if lost or not entry.clean or said != entry.server_cursor:
+        tails = reconcile.unsent(delta.metrics, entry.cursor, remote, parts.destination)
+        delta = replace(delta, metrics=tails)
+    entry.server_cursor, work.verified = said, True
+    return delta
+
+
+def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
+    """Rebuild the cursor from what the server holds, and read the run from there."""
+    entry = work.entry
+    start = Cursor()
+    delta = work.source.read(work.ref, start, work.looks)
+    told = dict(entry.cursor.parts["fields"])
+    entry.cursor = reconcile.rebuild(delta, remote, parts.destination, reconcile.drain(delta, start))
+    entry.cursor.parts["fields"] = told or reconcile.fields_on_server(remote, delta.header.name)
+    entry.status = remote.status.value if remote.status.terminal else None
+    if remote.deleted:
+        entry.status = f"{remote.status} deleted"
+    entry.parent_run_id = entry.cursor.get("fields", "parent") or entry.parent_run_id
+    return work.source.read(work.ref, entry.cursor, work.looks)

@@ -1,0 +1,199 @@
+"""The one loop of ``watch``: find stores, list runs, look at what is due, wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tracksync import spool
+from tracksync.drive import run_report
+from tracksync.engine import Engine, Outcome, unique
+from tracksync.errors import UnreachableError
+from tracksync.ledger import State
+from tracksync.locate import find_stores, runs_of
+from tracksync.model import RunRef, Store
+from tracksync.prober import wait_for_server
+from tracksync.report import Listener, Plan, Report
+from tracksync.sources import Source
+from tracksync.survey import survey
+from tracksync.watch.observe import RUN_DIRECTORIES, Hints
+from tracksync.watch.schedule import Schedule, Watched
+from tracksync.work import Delivered
+
+#: Seconds after which the loop looks up at the latest: for a stop, for notices.
+TICK = 0.5
+#: Runs of which events are taken; with more live at once the scan alone has to do.
+MOST_FOLLOWED = 500
+
+
+class Watcher:
+    """Follows stores until told to stop. Everything happens in the thread that calls :meth:`run`."""
+
+    def __init__(self, engine: Engine, roots: Sequence[Path], listener: Listener) -> None:
+        self._engine, self._roots, self._listener = engine, roots, listener
+        self._schedule = Schedule(engine.settings)
+        self._stores: dict[Store, Path | None] = {}
+        self._hints = Hints()
+        self._spool = spool.default_spool(engine.settings.state_dir)
+        self._states: dict[str, State] = {}
+        self._asked: dict[Path, set[str]] = {}
+        self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
+        self._find_at = self._list_at = 0.0
+
+    def run(self) -> Report:
+        """Follow the stores until the engine's stop event is set; what is in flight then is finished."""
+        stop = self._engine.parts.stop
+        try:
+            self._wait_for_server()
+            self._scan(time.monotonic())
+            first = [run.ref for run in self._schedule.due(time.monotonic())]
+            self._report.plan = survey(self._engine, first)
+            self._listener.planned(self._report.plan)
+            while not stop.is_set():
+                now = time.monotonic()
+                self._scan(now)
+                self._take_notices()
+                self._look(now)
+                self._answer_notices()
+                pause = min(TICK, self._schedule.next(time.monotonic()))
+                self._hint(self._hints.wait(pause))
+        finally:
+            self._hints.close()
+        return self._report
+
+    def _scan(self, now: float) -> None:
+        """Find stores and list runs, each when its time has come."""
+        settings = self._engine.settings
+        if now >= self._find_at:
+            before = set(self._stores)
+            self._stores = find_stores((r for r in self._roots if r.exists()), self._engine.sources)
+            for store in set(self._stores) - before:
+                self._listener.note(f"following {store.root} ({store.kind})")
+            self._find_at = now + settings.settled_interval
+        if now < self._list_at:
+            return
+        self._list_at = now + settings.interval
+        found = (ref for store, part in self._stores.items() for ref in self._source(store).discover(store, part))
+        refs, self._engine.others = unique(found, self._engine.ledger)
+        new = [ref for ref in refs if (w := self._schedule.runs.get(ref.source_id)) is None or w.ref != ref]
+        for ref in new:
+            self._schedule.add(ref, now, self._settled_stamp(ref))
+        self._follow()
+
+    def _source(self, store: Store) -> Source:
+        return self._engine.sources[store.kind]
+
+    def _settled_stamp(self, ref: RunRef) -> tuple[int, ...] | None:
+        """The stamp with which the ledger says a run has settled, if the run still looks like that."""
+        entry = self._engine.ledger.get(ref.source_id)
+        if entry is None or entry.stamp is None or not entry.confirmed:
+            return None
+        stamp = self._source(ref.store).stamp(ref)
+        return stamp if stamp == tuple(entry.stamp) else None
+
+    def _look(self, now: float) -> None:
+        """One pass over the runs that are due."""
+        ripe = {}
+        for run in list(self._schedule.due(now)):
+            if now < run.walk and (self._unchanged(run) or self._waits(run.ref)):
+                self._schedule.skip(run, now)
+            else:
+                ripe[run.ref.source_id] = run
+        if not ripe:
+            return
+        try:
+            outcomes = self._engine.run_pass([run.ref for run in ripe.values()])
+        except UnreachableError:
+            self._wait_for_server()
+            return
+        seen = {outcome.ref.source_id: outcome for outcome in outcomes}
+        for source_id, run in ripe.items():
+            outcome = seen.get(source_id)
+            state = outcome.state if outcome else State.GONE
+            busy = outcome.busy if outcome else False
+            stamp = self._engine.works[source_id].stamp if self._may_settle(outcome, run.looked) else None
+            self._schedule.looked(run, time.monotonic(), state, stamp, busy=busy)
+            if stamp is not None:
+                self._engine.forget(source_id)
+            if outcome is not None:
+                self._tell(outcome)
+
+    def _may_settle(self, outcome: Outcome | None, looked: float) -> bool:
+        """Whether a run has settled: it has ended, and a second look at it found nothing more.
+
+        The first look may have come before a network file system showed the last writes.
+        """
+        if outcome is None or outcome.busy or outcome.state is not State.DONE or outcome.again:
+            return False
+        settle = self._engine.settings.settle_for(outcome.ref.path)
+        quiet = outcome.delivered == Delivered() and self._states.get(outcome.ref.source_id) is State.DONE
+        return quiet and outcome.entry.confirmed and looked > 0 and time.monotonic() - looked >= min(settle, 1.0)
+
+    def _unchanged(self, run: Watched) -> bool:
+        return run.stamp is not None and self._source(run.ref.store).stamp(run.ref) == run.stamp
+
+    def _waits(self, ref: RunRef) -> bool:
+        """Whether a run is removed, or held and neither changed nor due to be tried again."""
+        state = self._states.get(ref.source_id)
+        if state is not State.HELD:
+            return state is State.REMOVED
+        entry = self._engine.ledger.get(ref.source_id)
+        if entry is None or "run" not in entry.held or entry.retry_at <= time.time_ns() // 1_000_000:
+            return False
+        return list(self._source(ref.store).stamp(ref) or ()) == entry.held["run"].signature
+
+    def _tell(self, outcome: Outcome) -> None:
+        source_id = outcome.ref.source_id
+        before = self._states.get(source_id)
+        self._states[source_id] = outcome.state
+        moved = outcome.delivered != Delivered() and outcome.state is not State.SYNCING
+        if (outcome.state is not before and outcome.state is not State.SYNCING) or moved:
+            if before is None and outcome.delivered == Delivered() and outcome.state in (State.DONE, State.LIVE):
+                return
+            run = run_report(outcome.entry, outcome.state, outcome.delivered)
+            self._listener.run(run, outcome.entry)
+
+    def _wait_for_server(self) -> None:
+        parts = self._engine.parts
+        wait_for_server(self._engine.destination, None, parts.stop, self._listener.note)
+
+    def _take_notices(self) -> None:
+        for notice in spool.pending(self._spool):
+            if notice.path in self._asked:
+                continue
+            ids = {ref.source_id for path in notice.paths for ref in self._refs_at(path)}
+            mine = ids & self._schedule.runs.keys()
+            if mine and mine == ids:
+                self._asked[notice.path] = mine
+                self._states.update(dict.fromkeys(mine, State.PENDING))
+                now = time.monotonic()
+                for source_id in mine:
+                    self._schedule.runs[source_id].due, self._schedule.runs[source_id].stamp = now, None
+
+    def _refs_at(self, path: Path) -> Iterable[RunRef]:
+        return runs_of(path, self._engine.sources) if path.exists() else ()
+
+    def _answer_notices(self) -> None:
+        """Remove the notices whose runs are delivered, or cannot be."""
+        for path, ids in list(self._asked.items()):
+            if all(self._states.get(source_id) not in (State.PENDING, State.SYNCING) for source_id in ids):
+                path.unlink(missing_ok=True)
+                del self._asked[path]
+
+    def _follow(self) -> None:
+        """Take events of the places where runs appear, and of the live runs."""
+        places = [store.root for store in self._stores]
+        live = [run.ref for run in self._schedule.runs.values() if run.stamp is None][:MOST_FOLLOWED]
+        places += {ref.path.parent for ref in live}
+        places += [ref.path / name for ref in live for name in RUN_DIRECTORIES]
+        self._hints.follow(path for path in places if path.is_dir())
+
+    def _hint(self, paths: Sequence[str]) -> None:
+        if not paths:
+            return
+        now = time.monotonic()
+        runs = self._schedule.runs
+        self._schedule.hint({part for path in paths for part in path.split("/") if part in runs}, now)
+        if any(part not in runs for part in {Path(path).name for path in paths}):
+            self._list_at = min(self._list_at, now + 1.0)

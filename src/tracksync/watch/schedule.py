@@ -1,0 +1,80 @@
+"""When each run is to be looked at again. Pure: knows no files and no server; times are monotonic seconds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tracksync.config import Settings
+from tracksync.ledger import State
+from tracksync.model import RunRef
+
+#: A run whose uploads are under way is looked at this soon again.
+UPLOADING = 1.0
+#: Events never cause more looks at one run than one in so many seconds.
+HINT_PAUSE = 1.0
+
+
+@dataclass(slots=True)
+class Watched:
+    """A run that is followed. ``stamp`` is what its one stat said when it had settled; None while it has not."""
+
+    ref: RunRef
+    due: float
+    walk: float
+    stamp: tuple[int, ...] | None = None
+    looked: float = 0.0
+
+
+class Schedule:
+    """The runs that are followed, and when each is due."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.runs: dict[str, Watched] = {}
+
+    def add(self, ref: RunRef, now: float, stamp: tuple[int, ...] | None) -> None:
+        """Follow a run from now on: at once, or if it has settled with ``stamp`` as a settled one."""
+        known = self.runs.get(ref.source_id)
+        if known is not None and known.ref == ref:
+            return
+        due = now if stamp is None else now + self._jitter(self._settings.settled_interval)
+        self.runs[ref.source_id] = Watched(ref, due, now + self._jitter(self._settings.walk_interval), stamp)
+
+    def due(self, now: float) -> Iterator[Watched]:
+        """The runs whose time has come, those that go on first."""
+        ripe = [run for run in self.runs.values() if run.due <= now]
+        ripe.sort(key=lambda run: (run.stamp is not None, run.due))
+        yield from ripe
+
+    def skip(self, run: Watched, now: float) -> None:
+        """A settled run looked as before: nothing to do until the next stat."""
+        run.due = now + self._jitter(self._settings.settled_interval)
+
+    def looked(self, run: Watched, now: float, state: State, stamp: tuple[int, ...] | None, *, busy: bool) -> None:
+        """Set the next look by what the last one found; ``stamp`` is None while the run has not settled."""
+        run.looked, run.stamp = now, stamp
+        if now >= run.walk:
+            run.walk = now + self._jitter(self._settings.walk_interval)
+        if state is State.SYNCING and not busy:
+            run.due = now + min(UPLOADING, self._settings.interval)
+        elif stamp is not None or state in (State.HELD, State.REMOVED, State.GONE) or busy:
+            run.due = now + self._jitter(self._settings.settled_interval)
+        else:
+            run.due = now + self._settings.interval
+
+    def hint(self, ids: Iterable[str], now: float) -> None:
+        """Something about these runs has changed: look soon."""
+        for source_id in ids:
+            if (run := self.runs.get(source_id)) is not None:
+                run.due = min(run.due, max(now, run.looked + HINT_PAUSE))
+                run.stamp = None
+
+    def next(self, now: float) -> float:
+        """Seconds until the next run is due."""
+        return max(0.0, min((run.due for run in self.runs.values()), default=now + self._settings.interval) - now)
+
+    @staticmethod
+    def _jitter(seconds: float) -> float:
+        return seconds * random.uniform(0.75, 1.25)  # noqa: S311 -- spreads the load, hides nothing

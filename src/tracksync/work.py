@@ -1,0 +1,82 @@
+"""What a replay works with: the parts that all runs share, and one run in hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tracksync.artifacts import ArtifactLane
+from tracksync.config import Settings
+from tracksync.destination import Destination, RemoteRun
+from tracksync.ledger import Entry, Ledger
+from tracksync.model import Looks, RunRef
+from tracksync.sources import Source
+
+
+@dataclass(slots=True)
+class Parts:
+    """The real parts that a replay works with. Shared between threads."""
+
+    settings: Settings
+    destination: Destination
+    ledger: Ledger
+    lane: ArtifactLane
+    stop: threading.Event
+    #: told of each acknowledgement: points, files, bytes
+    progress: Callable[[int, int, int], None]
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What one call has delivered of a run."""
+
+    points: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Work:
+    """One run in hand. Not thread-safe: one thread replays a run at a time."""
+
+    ref: RunRef
+    source: Source
+    entry: Entry
+    looks: Looks
+    #: ``Source.stamp`` from before the run was read
+    stamp: tuple[int, ...] | None = None
+    #: whether this process has compared the run on the server with the ledger and knows the outcome of all its
+    #: writes since
+    verified: bool = False
+    #: whether the ledger entry carries an epoch of this process
+    taken: bool = False
+    remote: RemoteRun | None = None
+    delivered: Delivered = field(default_factory=Delivered)
+    #: when the entry was committed last (monotonic seconds)
+    committed: float = 0.0
+
+    @property
+    def run_id(self) -> str:
+        """The run's id on the server; it is bound before it is replayed."""
+        assert self.entry.run_id is not None
+        return self.entry.run_id
+
+    def count(self) -> None:
+        """Bring the entry's counts of what is delivered up to its cursor."""
+        tally = self.source.tally(self.entry.cursor)
+        self.entry.points, self.entry.files, self.entry.bytes = tally.points, tally.files, tally.bytes
+
+    def commit(self, parts: Parts) -> None:
+        """Write the run's ledger entry, durably."""
+        self.count()
+        parts.ledger.commit(self.entry)
+        self.committed = time.monotonic()
+
+    def acknowledged(self, parts: Parts, *, points: int = 0, files: int = 0, size: int = 0) -> None:
+        """Note what the server has acknowledged."""
+        self.delivered.points += points
+        self.delivered.files += files
+        self.delivered.bytes += size
+        parts.progress(points, files, size)

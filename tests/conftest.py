@@ -1,0 +1,77 @@
+"""Fixtures for all tests. The servers are described in servers.py, the proxy in proxy.py."""
+
+import os
+import re
+import tempfile
+import uuid
+from contextlib import ExitStack
+
+import pytest
+
+from proxy import Proxy
+from servers import OLD_VENV, MlflowServerProcess, mlflow_of
+
+#: What a developer has set must not decide how a test ends.
+for _name in [n for n in os.environ if re.match(r"(MLFLOW|TRACKSYNC|XDG|SLURM)_|(?i:https?|all)_proxy$", n)]:
+    if _name != "TRACKSYNC_TEST_VENV_216":
+        del os.environ[_name]
+_home = tempfile.TemporaryDirectory(prefix="tracksync-test-home-")
+os.environ.update(
+    HOME=_home.name,  # ~/.netrc and ~/.mlflow/credentials
+    NO_PROXY="127.0.0.1,localhost",
+    MLFLOW_ALLOW_FILE_STORE="true",  # MLflow >= 3.13 writes a file store only when told so
+    MLFLOW_DISABLE_TELEMETRY="true",
+    MLFLOW_ENABLE_ASYNC_LOGGING="false",
+)
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path_factory, monkeypatch):
+    """The state directory of this test, as TRACKSYNC_STATE_DIR names it."""
+    path = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("TRACKSYNC_STATE_DIR", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The newest MLflow server: `.url`, `.port`, `.directory`, `.log`."""
+    with MlflowServerProcess(tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def server_old(tmp_path_factory):
+    """An MLflow 2.16.2 server, for what old servers do differently."""
+    mlflow = mlflow_of(OLD_VENV)
+    if not mlflow.exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"no MLflow 2.16 at {mlflow}: see CONTRIBUTING.md")
+        pytest.skip(f"no MLflow 2.16 at {mlflow}: set TRACKSYNC_TEST_VENV_216")
+    with MlflowServerProcess(tmp_path_factory.mktemp("server-old"), mlflow) as process:
+        yield process
+
+
+@pytest.fixture(params=["server", "server_old"])
+def any_server(request):
+    """The test runs twice: against the newest server and the old one."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def make_proxy():
+    """`make_proxy(url)` starts a `Proxy` before that address; it ends with the test."""
+    with ExitStack() as stack:
+        yield lambda url, **options: stack.enter_context(Proxy(url, **options))
+
+
+@pytest.fixture
+def proxy(make_proxy, server):
+    """A `Proxy` before the newest server."""
+    return make_proxy(server.url)
+
+
+@pytest.fixture
+def experiment_name(request):
+    """A name for an experiment that no other test uses."""
+    return f"{request.node.name} {uuid.uuid4().hex[:8]}"

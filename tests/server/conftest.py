@@ -1,0 +1,33 @@
+"""A destination on each real server, and MLflow's own client as the oracle."""
+
+import pytest
+from mlflow import MlflowClient
+
+from tracksync.mlflow_server import MlflowServer
+
+
+@pytest.fixture
+def destination(any_server):
+    return MlflowServer(any_server.url, attempts_seconds=5)
+
+
+@pytest.fixture
+def client(any_server):
+    """MLflow's own client: what it reads is what the server holds."""
+    return MlflowClient(any_server.url)
+
+
+@pytest.fixture
+def experiment(destination, experiment_name):
+    return destination.ensure_experiment(experiment_name, "7")
+
+
+@pytest.fixture
+def new_run(destination, experiment):
+    """`new_run(name=…, tags=…)` creates a run in an experiment of its own."""
+
+    def create(**fields):
+        defaults = {"name": "a run", "user": "somebody", "start_time": 1_600_000_000_123, "tags": {}}
+        return destination.create_run(experiment, **(defaults | fields))
+
+    return create

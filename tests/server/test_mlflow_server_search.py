@@ -1,0 +1,117 @@
+"""Runs are found by their source id wherever they are: every experiment, every lifecycle stage, every page."""
+
+import uuid
+
+import pytest
+from mlflow import MlflowClient
+
+from tracksync.mlflow_server import MlflowServer, search
+
+SOURCE = "tracksync.source.run_id"
+
+
+@pytest.fixture
+def put(destination, experiment_name):
+    """`put(source_id, experiment=0)` creates a run that carries the id, in one of several experiments."""
+
+    def create(source_id, experiment=0, **tags):
+        there = destination.ensure_experiment(f"{experiment_name} {experiment}", "1")
+        tags = {SOURCE: source_id, **tags}
+        return destination.create_run(there, name="n", user="u", start_time=1, tags=tags).run_id
+
+    return create
+
+
+def new_ids(number):
+    return [uuid.uuid4().hex for _ in range(number)]
+
+
+def ids_of(found):
+    return {source_id: sorted(run.run_id for run in runs) for source_id, runs in found.items()}
+
+
+def test_nothing_is_asked_for_no_ids(any_server, make_proxy):
+    proxy = make_proxy(any_server.url)
+    assert MlflowServer(proxy.url).find_runs([]) == {}
+    assert proxy.requests == []
+
+
+# How many pages are read before each id is searched for by itself: none, all, and too few to see everything.
+@pytest.mark.parametrize(("page", "cost"), [(500, 20), (500, 1), (2, 3)])
+def test_runs_are_found_everywhere_and_all_of_them(put, destination, client, monkeypatch, page, cost):
+    monkeypatch.setattr(search, "PAGE", page)
+    monkeypatch.setattr(search, "PAGE_COST", cost)
+    ids = new_ids(7)
+    made = {source_id: [put(source_id, number % 3)] for number, source_id in enumerate(ids)}
+    made[ids[0]].append(put(ids[0], 2))
+    client.delete_run(made[ids[1]][0])
+    client.delete_experiment(client.get_run(made[ids[2]][0]).info.experiment_id)
+    found = destination.find_runs([*ids, uuid.uuid4().hex])
+    assert ids_of(found) == {source_id: sorted(runs) for source_id, runs in made.items()}
+    assert [run.deleted for run in found[ids[1]]] == [True]
+
+
+def test_one_id_costs_one_search_and_many_share_pages(put, any_server, make_proxy, monkeypatch):
+    ids = new_ids(30)
+    for source_id in ids:
+        put(source_id)
+    monkeypatch.setattr(search, "PAGE", 50_000)
+    proxy = make_proxy(any_server.url)
+    destination = MlflowServer(proxy.url)
+    assert len(destination.find_runs(ids[:1])) == 1
+    assert proxy.count("runs/search") == 1
+    proxy.clear()
+    assert len(destination.find_runs(ids)) == 30
+    assert proxy.count("runs/search") == 1
+    assert proxy.writes == []
+
+
+def test_what_a_found_run_holds_is_what_asking_for_it_gives(put, destination):
+    (source_id,) = new_ids(1)
+    run_id = put(source_id)
+    destination.log_params(run_id, [("p", "1")])
+    assert destination.find_runs([source_id]) == {source_id: [destination.get_run(run_id)]}
+
+
+def test_many_experiments_are_searched_in_parts(put, destination, monkeypatch):
+    monkeypatch.setattr(search, "EXPERIMENTS", 3)
+    ids = new_ids(8)
+    made = {source_id: [put(source_id, number)] for number, source_id in enumerate(ids)}
+    assert ids_of(destination.find_runs(ids)) == made
+    assert ids_of(destination.find_runs(ids[-1:])) == {ids[-1]: made[ids[-1]]}
+
+
+def test_ids_that_cannot_stand_in_a_filter_are_found_by_paging(put, destination):
+    ids = [f"{uuid.uuid4().hex} {nasty}" for nasty in ("'", '"', "`", "\\", "' OR '1' = '1", "%", "é'\n")]
+    made = {source_id: [put(source_id)] for source_id in ids}
+    assert ids_of(destination.find_runs(ids)) == made
+    assert ids_of(destination.find_runs([ids[0]])) == {ids[0]: made[ids[0]]}
+
+
+def test_other_spellings_of_an_id_are_searchable(put, destination):
+    ids = [f"wandb:some project/{uuid.uuid4().hex}:2024-01-01", f"é {uuid.uuid4().hex}", f"UPPER {uuid.uuid4().hex}"]
+    made = {source_id: [put(source_id)] for source_id in ids}
+    assert ids_of(destination.find_runs(ids)) == made
+    assert destination.find_runs([ids[2].lower()]) == {}
+
+
+def test_children_that_wait_are_found(put, destination, client):
+    waiting, deleted, healed = (
+        put(source_id, number, **{"tracksync.parent_pending": "somebody"})
+        for number, source_id in enumerate(new_ids(3))
+    )
+    client.delete_run(deleted)
+    destination.delete_tag(healed, "tracksync.parent_pending")
+    found = {run.run_id for run in destination.find_children_waiting()}
+    assert {waiting, deleted} <= found
+    assert healed not in found
+
+
+def test_a_thousand_experiments_are_listed_whole(any_server, monkeypatch, make_proxy):
+    # One page holds 1000; the same thing is seen with small pages.
+    proxy = make_proxy(any_server.url)
+    client = MlflowClient(any_server.url)
+    wanted = {client.create_experiment(f"many {uuid.uuid4().hex}") for _ in range(7)}
+    monkeypatch.setattr(search, "EXPERIMENT_PAGE", 3)
+    assert wanted <= set(search.experiment_ids(MlflowServer(proxy.url)._http))
+    assert proxy.count("experiments/search") >= 3

@@ -1,0 +1,151 @@
+"""Real MLflow servers on loopback for the tests.
+
+Use them through the fixtures of conftest.py:
+
+    server        the newest MLflow, the one of this environment
+    server_old    MLflow 2.16.2 from a virtual environment of its own (TRACKSYNC_TEST_VENV_216, else
+                  <repository>/.venv-mlflow-2.16; skipped when it is not there, an error when CI is set)
+    any_server    the test runs against both
+
+Each is started once per session and serves all tests: name experiments with the `experiment_name` fixture, and never
+assume that a server is empty. `MlflowServerProcess` can also be started directly, with options of its own, by a test
+that has to stop it or to break it.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+OLD_VENV = Path(os.environ.get("TRACKSYNC_TEST_VENV_216") or REPOSITORY / ".venv-mlflow-2.16")
+
+#: Seconds within which a server has to answer (a cold start on a busy machine takes 20).
+START = 120.0
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def mlflow_of(venv):
+    """The mlflow command of a virtual environment."""
+    return Path(venv) / "bin" / "mlflow"
+
+
+class MlflowServerProcess:
+    """A `mlflow server` with SQLite and proxied artifacts in `directory`; `url` is its address.
+
+    `options` are further options of `mlflow server`, `environment` further variables. `stop()` and `start()` may be
+    called in turn: the same address and data come back.
+    """
+
+    def __init__(self, directory, mlflow=None, options=(), environment=None):
+        self.directory = Path(directory)
+        self.mlflow = Path(mlflow or mlflow_of(sys.prefix))
+        self.options = list(options)
+        self.environment = environment or {}
+        self.log = self.directory / "server.log"
+        self.port = None
+        self.process = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        """Start it and wait until the tracking API answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.port is not None:
+            self._launch()
+            return
+        for attempt in range(3):
+            self.port = free_port()  # somebody else may take it before the server does
+            try:
+                self._launch()
+            except RuntimeError:
+                if attempt == 2 or "address already in use" not in self.log.read_text().lower():
+                    raise
+            else:
+                return
+
+    def _launch(self):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "TRACKSYNC_", "PYTEST_"))}
+        own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [
+            *(str(self.mlflow), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{self.directory}/mlflow.db"),
+            *("--artifacts-destination", str(self.directory / "artifacts")),
+            *self.options,
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=kept | own | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self):
+        end = time.monotonic() + START
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.mlflow} did not start:\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def answers(self):
+        """Whether the server answers at all (any status: it may want a login)."""
+        request = urllib.request.Request(
+            f"{self.url}/api/2.0/mlflow/experiments/search",
+            data=b'{"max_results": 1}',
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            urllib.request.urlopen(request, timeout=30).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def stop(self):
+        """Stop it with all processes that it started."""
+        if self.process is None:
+            return
+        for sign, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 30)):
+            try:
+                os.killpg(self.process.pid, sign)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                continue
+        # Workers outlive a parent that was killed at a bad moment.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+        self.process = None
