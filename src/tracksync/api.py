@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tracksync.config import Settings
 from tracksync.drive import drive, wait_for_others
-from tracksync.engine import Engine, unique
+from tracksync.engine import Engine
 from tracksync.errors import ConfigError
 from tracksync.ledger import Entry
-from tracksync.locate import changed_since, require_stores, to_path
+from tracksync.locate import changed_since, require_stores, to_path, unique
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
@@ -131,7 +131,7 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener) -> It
 
 def _refs(engine: Engine, stores: dict[Store, Path | None]) -> Iterator[RunRef]:
     found = (ref for store, within in stores.items() for ref in engine.sources[store.kind].discover(store, within))
-    refs, engine.others = unique(found, engine.ledger)
+    refs, engine.intake.others = unique(found, engine.ledger)
     since = engine.settings.since
     return (ref for ref in refs if since is None or changed_since(ref, since))
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tracksync import spool
-from tracksync.engine import Engine, Outcome
+from tracksync.engine import Engine
 from tracksync.errors import NotSettledError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report, RunReport
-from tracksync.work import Delivered
+from tracksync.work import Delivered, Outcome
 
 #: Seconds between looks while uploads are under way.
 UPLOAD_LOOK = 2.0

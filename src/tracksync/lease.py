@@ -262,7 +262,7 @@ def exclusive(path: Path, *, duration: float = LEASE_DURATION, heartbeat: float 
 
 def _claim_name(source_id: str) -> str:
     # an id may come from a file that anybody wrote: it never becomes a path
-    return hashlib.sha256(source_id.encode(errors="surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(source_id.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _owner_of(claim: Path) -> str | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tracksync.errors import ConfigError
 from tracksync.fsutil import walk_regular
+from tracksync.ledger import Ledger
 from tracksync.model import RunRef, Store
 from tracksync.sources import Source
 
@@ -69,3 +71,26 @@ def changed_since(run: RunRef, seconds: float) -> bool:
     """Whether any file of the run was changed in the last ``seconds`` seconds."""
     oldest = (time.time() - seconds) * 1e9
     return any(status is not None and status.st_mtime_ns >= oldest for _, status in walk_regular(run.path))
+
+
+def unique(refs: Iterable[RunRef], ledger: Ledger) -> tuple[list[RunRef], dict[str, list[Path]]]:
+    """Bind each run id to one directory: the one the ledger names, else the first; also tells the others."""
+    by_id: dict[str, dict[Path, RunRef]] = {}
+    for ref in refs:
+        by_id.setdefault(ref.source_id, {})[ref.path] = ref
+    kept, others = [], {}
+    for source_id, same in by_id.items():
+        paths = sorted(same)
+        if len(paths) > 1:
+            entry = ledger.get(source_id)
+            paths.sort(key=lambda path: entry is None or str(path) != entry.path)
+            others[source_id] = paths[1:]
+        kept.append(same[paths[0]])
+    return kept, others
+
+
+def batched(refs: Iterable[RunRef], size: int) -> Iterator[list[RunRef]]:
+    """Cut into groups of at most ``size``."""
+    rest = iter(refs)
+    while group := list(islice(rest, size)):
+        yield group

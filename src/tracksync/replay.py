@@ -83,9 +83,9 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         not todo.empty
         or (idle and not entry.clean)
         or told.get("name") != todo.header.name
-        or bool(lineage.link(entry, entry.parent_run_id, told.get("parent")))
+        or bool(lineage.link(entry))
         or (idle and (entry.status, told.get("end")) != _end(todo))
-        or (parts.settings.restore and entry.state is State.REMOVED)
+        or entry.state is State.REMOVED
         or bool(entry.doubles)
     )
 
@@ -103,7 +103,7 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
     if told.get("name") != header.name:
         parts.destination.update_run(work.run_id, name=header.name)
         told["name"] = header.name
-    if link := lineage.link(entry, entry.parent_run_id, told.get("parent")):
+    if link := lineage.link(entry):
         parts.destination.set_tags(work.run_id, list(link.items()))
         if told.get("parent") == "" and entry.parent_run_id:
             parts.destination.delete_tag(work.run_id, tags.PARENT_PENDING)
@@ -194,7 +194,7 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
         entry.status, told["end"] = _end(delta)
     if entry.doubles:
         binding.give_up_doubles(parts.destination, entry)
-    entry.clean, entry.last_success = True, now
+    entry.clean, entry.last_success, entry.last_error, entry.attempts, entry.retry_at = True, now, None, 0, 0
     entry.stamp = work.stamp if entry.state is State.DONE and not entry.doubles else None
     work.commit(parts)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tracksync import binding
-from tracksync.engine import GROUP, Engine, batched
+from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
 from tracksync.ledger import State
+from tracksync.locate import batched
 from tracksync.model import Delta, RunRef
 from tracksync.naming import experiment_name
 from tracksync.replay import anything, sendable

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
 from tracksync.destination import Destination, RemoteRun
-from tracksync.ledger import Entry, Ledger
+from tracksync.ledger import Entry, Ledger, State
 from tracksync.model import Looks, RunRef
 from tracksync.sources import Source
 
@@ -35,6 +35,21 @@ class Delivered:
     points: int = 0
     files: int = 0
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass made of one run.
+
+    ``again``: something is not settled yet, another look will find more. ``busy``: another process holds the run.
+    """
+
+    ref: RunRef
+    entry: Entry
+    state: State
+    delivered: Delivered
+    again: bool = False
+    busy: bool = False
 
 
 @dataclass(slots=True)

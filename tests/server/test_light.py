@@ -27,9 +27,8 @@ def tracksync():
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(tmp_path):
     """A file store with one finished run."""
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "mlruns").as_uri()
     client = mlflow.MlflowClient(tracking_uri=uri)
     run = client.create_run(client.create_experiment(f"light {tmp_path.name} {os.getpid()}"))
@@ -49,18 +48,17 @@ def test_it_has_no_full_mlflow(tracksync):
 
 
 def test_push_watch_and_status(tracksync, server, store, tmp_path):
-    url = getattr(server, "url", server)
     state = ["--state-dir", tmp_path / "state"]
-    done = tracksync("push", "--to", url, "--settle", "0s", *state, store)
+    done = tracksync("push", "--to", server.url, "--settle", "0s", *state, store)
     assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(tracking_uri=url)
+    client = mlflow.MlflowClient(tracking_uri=server.url)
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith(f"light {tmp_path.name} ")]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params == {"rate": "0.1"}
     assert len(client.get_metric_history(run.info.run_id, "loss")) == 50
     assert [f.path for f in client.list_artifacts(run.info.run_id, "notes")] == ["notes/a b.txt"]
-    again = tracksync("watch", "--once", "--to", url, *state, store)
+    again = tracksync("watch", "--once", "--to", server.url, *state, store)
     assert again.returncode == 0, again.stderr
     status = tracksync("status", *state)
     assert "1 done" in status.stdout

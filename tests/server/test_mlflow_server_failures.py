@@ -47,6 +47,7 @@ def writes_of(destination, run):
 
 BLIND = ("params", "tags", "update", "artifact")
 ALL = ("create", "metrics", *BLIND)
+FAULTS = ("reset", "drop_reply", "cut_reply", 500, 502, 504)
 
 
 # -- nothing was sent: nothing happened
@@ -88,8 +89,11 @@ def test_a_server_that_comes_back_in_time_is_asked_again(behind, proxy):
 # -- something was sent: it may have happened
 
 
-@pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("fault", ["reset", "drop_reply", "cut_reply", 500, 502, 504])
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    # The answer to an upload is empty: there is nothing of it to cut.
+    [x for x in itertools.product(ALL, FAULTS) if x != ("artifact", "cut_reply")],
+)
 def test_a_lost_answer_is_uncertain_only_where_repeating_could_harm(behind, proxy, kind, fault):
     destination, run = behind
     write = writes_of(destination, run)[kind]
@@ -222,10 +226,9 @@ def test_a_login_page_is_no_server(behind, proxy):
     destination, run = behind
     proxy.answer("", 200, {"Content-Type": "text/html"}, "<html><title>Log in</title><body>…</body></html>", times=None)
     for kind, write in writes_of(destination, run).items():
-        if kind != "artifact":
-            with pytest.raises(ConfigError, match="Log in") as caught:
-                write()
-            assert "login page" in caught.value.hint
+        with pytest.raises(ConfigError, match="Log in") as caught:
+            write()
+        assert "login page" in caught.value.hint, kind
 
 
 @pytest.mark.parametrize(
@@ -239,16 +242,20 @@ def test_json_of_another_shape_is_no_server(behind, proxy, body):
 
 
 def test_a_web_server_that_knows_no_mlflow_is_no_server():
-    with answering(lambda _: (404, {}, b"<html><title>404</title></html>")) as address:
-        with pytest.raises(ConfigError, match="not an MLflow tracking server"):
-            once(address).probe()
+    with (
+        answering(lambda _: (404, {}, b"<html><title>404</title></html>")) as address,
+        pytest.raises(ConfigError, match="not an MLflow tracking server"),
+    ):
+        once(address).probe()
 
 
 def test_a_redirect_that_would_lose_a_write_is_an_error_and_names_the_place(server, behind):
     _, run = behind
-    with answering(lambda h: (301, {"Location": f"{server.url}{h.path}"}, b"")) as address:
-        with pytest.raises(ConfigError, match=f"redirects to {server.url}"):
-            once(address).set_tags(run.run_id, [("a", "1")])
+    with (
+        answering(lambda h: (301, {"Location": f"{server.url}{h.path}"}, b"")) as address,
+        pytest.raises(ConfigError, match=f"redirects to {server.url}"),
+    ):
+        once(address).set_tags(run.run_id, [("a", "1")])
     with answering(lambda h: (308, {"Location": f"{server.url}{h.path}"}, b"")) as address:
         once(address).set_tags(run.run_id, [("a", "2")])
     assert once(server.url).get_run(run.run_id).tags["a"] == "2"

@@ -304,7 +304,9 @@ def test_watch_can_say_first_what_it_would_send(invoke):
 def test_watch_repeats_a_run_only_when_its_state_changes(invoke):
     engine = Engine(delivered(run(State.LIVE), run(State.LIVE), run(State.DONE)))
     lines = invoke("watch", "--to", "http://x", "/a", engine=engine).stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["3", "live", "done", "3"]
+    assert [line.split()[0] for line in lines] == ["3", "live", "done", "stopped;"]
+    # what was sent over the whole time, not only in the last pass
+    assert lines[-1].startswith("stopped; 6 points, 3 files, 4.5 kB sent in ")
 
 
 def test_a_defect_in_one_watch_ends_the_other_in_order(invoke, tmp_path):

@@ -6,6 +6,8 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -295,6 +297,60 @@ with exclusive(Path(sys.argv[1])) as ours:
 """
 
 
+def test_a_run_folded_while_the_entries_are_listed_is_not_missed(ledger):
+    everything = [settled(number * 2**120) for number in range(6)]
+    for run in everything:
+        ledger.take(run)
+    listing = ledger.entries()
+    found = [next(listing)]
+    reopened(ledger).fold(force=True)
+    found += listing
+    assert sorted(run.source_id for run in found) == [run.source_id for run in everything]
+
+
+def test_attributes_that_a_file_server_shows_late_lose_no_folded_line(ledger, late):
+    """On NFS ``stat`` may show a folded file as it was a minute ago; ``open`` shows it as it is."""
+    ledger.take(settled(1))
+    ledger.fold(force=True)
+    ledger.take(settled(3))
+    other = reopened(ledger)
+    other.take(settled(2))
+    with late(ledger):
+        other.fold(force=True)
+        (loose,) = (ledger.directory / "runs").rglob(f"{settled(3).source_id}.json") or [None]
+        ledger.fold(force=True)
+    assert {e.source_id for e in reopened(ledger).entries()} == {settled(n).source_id for n in range(1, 4)}
+
+
+def test_attributes_that_a_file_server_shows_late_hide_no_epoch(ledger, late):
+    ledger.take(settled(1))
+    ledger.fold(force=True)
+    run = ledger.get(settled(1).source_id)
+    other = reopened(ledger)
+    theirs = other.get(run.source_id)
+    other.take(theirs)
+    other.commit(theirs)
+    with late(ledger):
+        other.fold(force=True)
+        run.points = 7
+        ledger.take(run)
+    assert reopened(ledger).get(run.source_id) == run
+
+
+@pytest.fixture
+def late(monkeypatch):
+    @contextmanager
+    def late(ledger):
+        (folded,) = (ledger.directory / "stores").glob("*.json")
+        ledger._folded.find("0" * 32)
+        then, real = folded.stat(), Path.stat
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", lambda self, **more: then if self == folded else real(self, **more))
+            yield
+
+    return late
+
+
 def test_a_fold_by_another_process_is_waited_out(ledger):
     ledger.take(settled())
     ledger.fold(force=True)
@@ -380,16 +436,39 @@ def test_a_link_in_the_ledger_is_not_followed(ledger, tmp_path):
         ledger.get(entry().source_id)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
-def test_no_permission_is_said(ledger):
-    ledger.commit(entry())
-    (path,) = documents(ledger)
+@contextmanager
+def without_rights(path):
+    """Take away the rights to ``path``, and root's right to everything, for as long as the block lasts."""
+    mode = path.stat().st_mode
     path.chmod(0)
-    with pytest.raises(ConfigError, match="cannot read the ledger"):
-        ledger.get(entry().source_id)
-    path.parent.chmod(0o500)
-    with pytest.raises(ConfigError, match="cannot read"):
-        ledger.commit(entry())
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+        path.chmod(mode)
+
+
+def test_no_permission_is_said(ledger):
+    run = entry()
+    ledger.take(run)
+    (path,) = documents(ledger)
+    with without_rights(path):
+        for action in (lambda: ledger.get(run.source_id), lambda: ledger.commit(run)):
+            with pytest.raises(ConfigError, match=r"cannot read the ledger .*: Permission denied"):
+                action()
+    with without_rights(ledger.state_dir):
+        for action in (
+            lambda: list(ledger.entries()),
+            lambda: ledger.take(entry(2)),
+            lambda: ledgers(ledger.state_dir),
+        ):
+            with pytest.raises(ConfigError, match="Permission denied"):
+                action()
+    assert ledger.get(run.source_id) == run
 
 
 FULL = """

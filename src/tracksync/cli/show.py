@@ -49,6 +49,7 @@ class Console:
         self._lock = threading.RLock()
         self._shown: dict[str, object] = {}
         self._started = time.monotonic()
+        self._sent = [0, 0, 0]  # points, files, bytes that the server has acknowledged
         self._bar = _bar() if not quiet and not changes_only and sys.stderr.isatty() else None
 
     def planned(self, plan: Plan) -> None:
@@ -58,7 +59,9 @@ class Console:
             self._bar.start(plan.points, plan.bytes)
 
     def progress(self, points: int, files: int, size: int) -> None:
-        """Move the bar."""
+        """Count, and move the bar."""
+        with self._lock:
+            self._sent = [before + more for before, more in zip(self._sent, (points, files, size), strict=True)]
         if self._bar is not None:
             self._bar.advance(points, files, size)
 
@@ -92,8 +95,11 @@ class Console:
             self.note(line)
         for line in report.busy:
             self.error(f"held by another process: {line}")
-        if not dry_run:
-            self._data_line(summary_line(report, time.monotonic() - self._started))
+        seconds = time.monotonic() - self._started
+        if self._changes_only:
+            self._data_line(f"stopped; {sent_line(*self._sent, seconds)}")
+        elif not dry_run:
+            self._data_line(summary_line(report, seconds))
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -142,9 +148,13 @@ def summary_line(report: Report, seconds: float) -> str:
     """What a push came to, in one line."""
     states = [f"{report.count(state)} {state}" for state in State if report.count(state)]
     points, files = sum(run.points for run in report.runs), sum(run.files for run in report.runs)
-    size = sum(run.bytes for run in report.runs)
-    sent = f"{count(points, 'point')}, {count(files, 'file')}, {size_of(size)} sent in {seconds:.1f} s"
+    sent = sent_line(points, files, sum(run.bytes for run in report.runs), seconds)
     return f"{count(len(report.runs), 'run')}{': ' if states else ''}{', '.join(states)}; {sent}"
+
+
+def sent_line(points: int, files: int, size: int, seconds: float) -> str:
+    """How much was sent, and how long it took."""
+    return f"{count(points, 'point')}, {count(files, 'file')}, {size_of(size)} sent in {seconds:.1f} s"
 
 
 def as_json(reports: Sequence[Report], exit_code: int) -> str:

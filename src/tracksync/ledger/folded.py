@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,25 +32,24 @@ class Folded:
 
     def path(self, store: str) -> Path:
         """The file of one store (by its address)."""
-        return self._directory / f"{hashlib.sha256(store.encode(errors='surrogateescape')).hexdigest()[:16]}.json"
+        return self._directory / f"{hashlib.sha256(store.encode(errors='surrogatepass')).hexdigest()[:16]}.json"
 
-    def find(self, document_id: str) -> tuple[Head, bytes] | None:
+    def find(self, document_id: str, *, fresh: bool = False) -> tuple[Head, bytes] | None:
         """The latest line of one run over all files, or None.
+
+        ``fresh``: as the file server has it now. NFS shows a change up to a minute late to those who only look
+        at a file's attributes, and at once to those who open it (nfs(5)).
 
         Raises:
             ConfigError: a file cannot be read, or a newer tracksync wrote it.
         """
-        found = [lines[document_id] for lines in self._load() if document_id in lines]
+        found = [lines[document_id] for lines in self._load(fresh=fresh) if document_id in lines]
         return max(found, default=None, key=lambda line: line[0][:2])
 
-    def all(self) -> Iterator[tuple[Head, bytes]]:
-        """The latest line of every run, each once. Raises as :meth:`find`."""
-        yield from self.latest().values()
-
     def latest(self) -> Lines:
-        """As :meth:`all`, by the run's document id."""
+        """The latest line of every run, by its document id. Raises as :meth:`find`."""
         latest: Lines = {}
-        for lines in self._load():
+        for lines in self._load(fresh=True):
             for key, line in lines.items():
                 if key not in latest or line[0][:2] > latest[key][0][:2]:
                     latest[key] = line
@@ -63,7 +62,7 @@ class Folded:
             ConfigError: the file cannot be read or written.
         """
         path = self.path(store)
-        lines = dict(self._read(path))
+        lines = dict(self._read(path, fresh=True))  # else the lines that another host folded last would be lost
         if path.name in self._damaged:
             with suppress(OSError):  # what cannot be linked is lost, as the lines that cannot be read are anyway
                 files.damaged_name(path).hardlink_to(path)
@@ -73,7 +72,7 @@ class Folded:
         first = json.dumps({"version": VERSION, "runs": len(lines), "store": store}, separators=(",", ":"))
         files.write(path, b"\n".join([first.encode("ascii"), *(line[1] for line in lines.values()), b""]), mode)
 
-    def _load(self) -> list[Lines]:
+    def _load(self, *, fresh: bool) -> list[Lines]:
         try:
             with os.scandir(self._directory) as listing:
                 names = sorted(entry.name for entry in listing if entry.name.endswith(".json"))
@@ -82,16 +81,13 @@ class Folded:
         except OSError as error:
             raise files.unreadable(self._directory, error) from error
         names = [name for name in names if not name.startswith(".")]
-        return [self._read(self._directory / name) for name in names]
+        return [self._read(self._directory / name, fresh=fresh) for name in names]
 
-    def _read(self, path: Path) -> Lines:
+    def _read(self, path: Path, *, fresh: bool) -> Lines:
         with self._lock:
             cached = self._cache.get(path.name)
-            try:
-                if cached and files.identity(path.stat()) == cached[0]:
-                    return cached[1]
-            except OSError:
-                pass  # the reading below tells what is wrong with it
+            if cached and cached[0] == _identity(path, fresh=fresh):
+                return cached[1]
             found = files.read(path)
             if found is None:
                 return {}
@@ -99,6 +95,16 @@ class Folded:
             self._cache[path.name] = (files.identity(found[1]), lines)
             (self._damaged.discard if whole else self._damaged.add)(path.name)
             return lines
+
+
+def _identity(path: Path, *, fresh: bool) -> tuple[int, int, int] | None:
+    if fresh:
+        opened = files.read(path, 0)
+        return files.identity(opened[1]) if opened else None
+    try:
+        return files.identity(path.stat())
+    except OSError:
+        return None  # the reading that follows tells what is wrong with it
 
 
 def _parse(path: Path, data: bytes, status: os.stat_result) -> tuple[Lines, bool]:

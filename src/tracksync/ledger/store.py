@@ -88,7 +88,7 @@ class Ledger:
     def take(self, entry: Entry) -> None:
         """Raise the entry's epoch above the document's: from now on only this object may commit it."""
         name = document_id(entry.source_id)
-        folded = self._folded.find(name)
+        folded = self._folded.find(name, fresh=True)  # an epoch that is not above it would count for nothing
         head = max(filter(None, (self._head(name), folded and folded[0])), default=None, key=lambda head: head[:2])
         entry.epoch = max(head.epoch if head else 0, entry.epoch) + 1
         self._write(entry, head)
@@ -196,7 +196,7 @@ def document_id(source_id: str) -> str:
     """The name of a run's document: the id where it is one, else a digest; never a path that an id smuggles in."""
     if _HEX32.fullmatch(source_id):
         return source_id
-    return hashlib.sha256(source_id.encode(errors="surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(source_id.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _listing(directory: Path) -> list[Path]:
@@ -238,7 +238,6 @@ def _without_credentials(destination: str) -> str:
     try:
         parts = urlsplit(destination)
     except ValueError as error:
-        raise ConfigError(
-            f"no address of a server: {destination!r} ({error})", "name one like https://host:5000"
-        ) from error
+        # the text itself stays out of it: it may hold a password
+        raise ConfigError(f"no address of a server: {error}", "name one like https://host:5000") from error
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tracksync import spool
 from tracksync.drive import run_report
-from tracksync.engine import Engine, Outcome, unique
+from tracksync.engine import Engine
 from tracksync.errors import UnreachableError
 from tracksync.ledger import State
-from tracksync.locate import find_stores, runs_of
+from tracksync.locate import find_stores, runs_of, unique
 from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report
@@ -19,7 +19,7 @@ from tracksync.sources import Source
 from tracksync.survey import survey
 from tracksync.watch.observe import RUN_DIRECTORIES, Hints
 from tracksync.watch.schedule import Schedule, Watched
-from tracksync.work import Delivered
+from tracksync.work import Delivered, Outcome
 
 #: Seconds after which the loop looks up at the latest: for a stop, for notices.
 TICK = 0.5
@@ -75,7 +75,7 @@ class Watcher:
             return
         self._list_at = now + settings.interval
         found = (ref for store, part in self._stores.items() for ref in self._source(store).discover(store, part))
-        refs, self._engine.others = unique(found, self._engine.ledger)
+        refs, self._engine.intake.others = unique(found, self._engine.ledger)
         new = [ref for ref in refs if (w := self._schedule.runs.get(ref.source_id)) is None or w.ref != ref]
         for ref in new:
             self._schedule.add(ref, now, self._settled_stamp(ref))
@@ -110,14 +110,17 @@ class Watcher:
         seen = {outcome.ref.source_id: outcome for outcome in outcomes}
         for source_id, run in ripe.items():
             outcome = seen.get(source_id)
-            state = outcome.state if outcome else State.GONE
+            if outcome is not None:
+                self._tell(outcome)
+            state = outcome.state if outcome else State.REMOVED
+            if state is State.GONE:
+                del self._schedule.runs[source_id]
+                continue
             busy = outcome.busy if outcome else False
             stamp = self._engine.works[source_id].stamp if self._may_settle(outcome, run.looked) else None
             self._schedule.looked(run, time.monotonic(), state, stamp, busy=busy)
             if stamp is not None:
                 self._engine.forget(source_id)
-            if outcome is not None:
-                self._tell(outcome)
 
     def _may_settle(self, outcome: Outcome | None, looked: float) -> bool:
         """Whether a run has settled: it has ended, and a second look at it found nothing more.

@@ -36,7 +36,7 @@ class Text:
 def read_texts(look: Look, part: str, kind: str) -> Iterator[Text]:
     """Read the params or tags (``part`` is the directory, ``kind`` names its items) that may be news."""
     for key, status in look.files(part, kind):
-        if key not in (PARENT, RUN_NAME) and _known(look, part, key, status):
+        if _known(look, part, key, status):
             continue
         data = look.read(f"{part}/{key}", f"{kind}:{key}", _LIMIT)
         if data is not None:

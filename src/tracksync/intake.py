@@ -1,0 +1,83 @@
+"""Takes one run in hand: reads it, and claims it if there is anything to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tracksync.errors import HeldError, NotSettledError
+from tracksync.lease import Leases
+from tracksync.ledger import State
+from tracksync.lineage import Parents
+from tracksync.model import Delta
+from tracksync.replay import anything, sendable
+from tracksync.work import Outcome, Parts, Work
+
+
+class Intake:
+    """Decides for each run whether there is anything to do. For one thread.
+
+    Args:
+        parts: what all runs share.
+        leases: the claims of this process.
+        parents: knows the runs' parents.
+    """
+
+    def __init__(self, parts: Parts, leases: Leases, parents: Parents) -> None:
+        self._parts, self._leases, self._parents = parts, leases, parents
+        #: directories that hold a run id which is bound to another directory
+        self.others: Mapping[str, Sequence[Path]] = {}
+
+    def look(self, work: Work) -> Delta | Outcome | None:
+        """Read one run: its delta if it is in hand now, else its outcome; None for a run that is left alone.
+
+        Raises:
+            HeldError, GoneError: as the source raises them.
+        """
+        delta = self._read(work)
+        if delta is None:
+            return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=True)
+        if delta.header.deleted and not self._parts.settings.deleted:
+            return None
+        if work.entry.state in (State.DONE, State.LIVE) and not self._due(work, delta):
+            return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=bool(delta.waiting))
+        if not self._leases.acquire(work.ref.source_id):
+            return Outcome(work.ref, work.entry, work.entry.state, work.delivered, busy=True)
+        if not work.taken:
+            fresh = self._parts.ledger.get(work.ref.source_id)
+            if fresh is not None and fresh != work.entry:  # another process was at work between our look and our claim
+                work.entry = fresh
+                delta = self._read(work) or delta
+            self._parts.ledger.take(work.entry)
+            work.taken = True
+        work.entry.held.pop("run", None)
+        return delta
+
+    def _read(self, work: Work) -> Delta | None:
+        """Read the run; None while it is being written at this moment."""
+        work.stamp = work.source.stamp(work.ref)
+        try:
+            delta = work.source.read(work.ref, work.entry.cursor, work.looks)
+        except NotSettledError as error:
+            if work.looks.settled("run", work.stamp):
+                raise HeldError(f"{error}, and stays so", "mend the file, or remove the run") from error
+            return None
+        return self._identify(work, delta)
+
+    def _identify(self, work: Work, delta: Delta) -> Delta:
+        """Note what the run is called and whose child it is; a parent that cannot be is refused."""
+        entry, header = work.entry, delta.header
+        entry.path, entry.store, entry.kind = str(work.ref.path), work.ref.store.address, work.ref.store.kind
+        entry.name, entry.experiment = header.name, header.experiment_name
+        entry.other_paths = [str(path) for path in self.others.get(entry.source_id, ())]
+        if refused := self._parents.refusal(entry.source_id, header.parent):
+            header = replace(header, parent=None)
+            delta = replace(delta, header=header, refused={**delta.refused, "tag:mlflow.parentRunId": refused})
+        if entry.parent != header.parent:
+            entry.parent, entry.parent_run_id = header.parent, None
+        return delta
+
+    def _due(self, work: Work, delta: Delta) -> bool:
+        todo = sendable(work, delta, self._parts)
+        return anything(work, todo, self._parts) or not work.entry.confirmed or self._parents.linkable(work.entry)
