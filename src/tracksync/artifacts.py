@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from tracksync import fsutil
 from tracksync.destination import Destination, RemoteRun
-from tracksync.errors import NotSettledError, TracksyncError
+from tracksync.errors import NotSettledError, RefusedError, TracksyncError, UnreachableError
 from tracksync.model import FileItem
 
 #: While its run is live, a file goes again no sooner than this many times the duration of its last upload.
@@ -22,6 +22,8 @@ RESEND_FACTOR = 10
 WORKERS = 2
 #: Seconds before a file that changed while it was sent is tried again.
 CHANGED_PAUSE = 1.0
+#: Uploads of one file that may fail while the server answers otherwise, before the file is held.
+MOST_FAILURES = 3
 
 log = logging.getLogger("tracksync")
 
@@ -46,6 +48,7 @@ class ArtifactLane:
         self._futures: dict[str, dict[str, Future[Outcome]]] = defaultdict(dict)
         self._live_again: dict[tuple[str, str], float] = {}
         self._again: dict[tuple[str, str], float] = {}
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._stopping = threading.Event()
 
     def ready(self, source_id: str, item: FileItem, *, ended: bool) -> bool:
@@ -93,6 +96,8 @@ class ArtifactLane:
             delivered = self._send(remote, item)
         except NotSettledError:
             delivered = False
+        except UnreachableError as error:
+            return Outcome(item, delivered=False, error=self._failed(source_id, item, error))
         except TracksyncError as error:
             return Outcome(item, delivered=False, error=error)
         except OSError as error:  # vanished or changed its kind: the next look tells
@@ -104,6 +109,15 @@ class ArtifactLane:
             if not delivered:
                 self._again[source_id, item.path] = now + CHANGED_PAUSE
         return Outcome(item, delivered=delivered)
+
+    def _failed(self, source_id: str, item: FileItem, error: UnreachableError) -> TracksyncError:
+        """Tell a server that is away from one that answers all but this upload: the file is held, not the rest."""
+        with self._lock:
+            self._failures[source_id, item.path] += 1
+            if self._failures[source_id, item.path] < MOST_FAILURES:
+                return error
+            del self._failures[source_id, item.path]
+        return RefusedError(f"{error}, {MOST_FAILURES} times", "mend the server's artifact store, then `push --retry`")
 
     def _send(self, remote: RemoteRun, item: FileItem) -> bool:
         with fsutil.open_regular(item.root, item.relative) as file:

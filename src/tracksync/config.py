@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tracksync.errors import ConfigError
 from tracksync.fsutil import is_local
 
 #: Seconds a file must stay unchanged before it counts as settled, on a local and on a network file system
@@ -58,6 +59,15 @@ class Settings:
     server_wait: float | None = 60.0
     #: Seconds to wait for another process that holds runs.
     lease_wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        try:
+            self.experiment.format(experiment="", user="", project="", store="")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"experiment template {self.experiment!r} does not work: {error}",
+                "it may hold {experiment}, {user}, {project} and {store}",
+            ) from error
 
     def settle_for(self, path: Path) -> float:
         """Seconds after which an unchanged file below ``path`` counts as settled."""

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 
 from tracksync import spool
 from tracksync.engine import Engine
-from tracksync.errors import NotSettledError, UnreachableError
+from tracksync.errors import NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.work import Delivered, Outcome
 
-#: Seconds between looks while uploads are under way.
-UPLOAD_LOOK = 2.0
+#: Seconds between looks at the least, and while uploads are under way.
+LOOK, UPLOAD_LOOK = 0.2, 2.0
 #: Seconds between looks at runs that another process holds.
 BUSY_LOOK = 1.0
+#: Runs that a notice names one by one; of more it names the stores.
+NAMED = 200
 #: Passes in a row that may end without an answer from the server and without anything delivered.
 FRUITLESS = 3
 
@@ -31,7 +33,11 @@ class _Drive:
     #: when each run was first found unsettled (monotonic seconds)
     unsettled: dict[str, float] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
+    #: failures in a row without anything delivered, by run
+    failures: dict[str, int] = field(default_factory=dict)
     fruitless: int = 0
+    #: seconds until the next look
+    pause: float = 0.0
 
     def settle(self, ref: RunRef) -> float:
         return self.engine.settings.settle_for(ref.path)
@@ -43,18 +49,31 @@ class _Drive:
         total.points += outcome.delivered.points
         total.files += outcome.delivered.files
         total.bytes += outcome.delivered.bytes
-        if outcome.again or outcome.state in (State.SYNCING, State.PENDING):
+        if outcome.error is not None:
+            return self._begin_again(outcome, outcome.error)
+        if self.engine.parts.lane.busy(source_id):
+            return outcome.ref
+        if outcome.again or outcome.state is State.PENDING:
+            settle = self.settle(outcome.ref)
+            self.pause = max(self.pause, settle + 0.05)
             began = self.unsettled.setdefault(source_id, time.monotonic())
-            waited = time.monotonic() - began
-            uploading = self.engine.parts.lane.busy(source_id) > 0
-            if uploading or waited <= 2 * self.settle(outcome.ref) + 1:
+            if time.monotonic() - began <= 2 * settle + 1:
                 return outcome.ref
-            if outcome.state not in (State.LIVE, State.DONE):
-                outcome = self.engine.give_up(
-                    outcome.ref, NotSettledError("files of the run are still being written", "push again later")
-                )
+            if outcome.state in (State.SYNCING, State.PENDING):
+                error = NotSettledError("files of the run are still being written", "push it again later")
+                outcome = self.engine.give_up(outcome.ref, error)
+        elif outcome.state is State.SYNCING:
+            return outcome.ref
         self.done(outcome)
         return None
+
+    def _begin_again(self, outcome: Outcome, error: TracksyncError) -> RunRef:
+        """A request got no answer, or the run changed hands: look again, but not for ever if nothing gets through."""
+        source_id = outcome.ref.source_id
+        self.failures[source_id] = 0 if outcome.delivered != Delivered() else self.failures.get(source_id, 0) + 1
+        if self.failures[source_id] > FRUITLESS and self.engine.settings.server_wait is not None:
+            raise UnreachableError(str(error), error.hint) from error
+        return outcome.ref
 
     def done(self, outcome: Outcome) -> None:
         run = run_report(outcome.entry, outcome.state, self.delivered.get(outcome.ref.source_id, Delivered()))
@@ -90,17 +109,18 @@ def drive(engine: Engine, refs: Iterable[RunRef], plan: Plan, listener: Listener
             continue
         state.fruitless = 0
         state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
+        state.pause = LOOK
         todo = [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
         if todo:
-            _pause(engine, todo, max(state.settle(ref) for ref in todo))
+            _pause(engine, todo, state.pause)
     return state.report
 
 
-def _pause(engine: Engine, todo: Iterable[RunRef], settle: float) -> None:
+def _pause(engine: Engine, todo: Iterable[RunRef], seconds: float) -> None:
     if any(engine.parts.lane.busy(ref.source_id) for ref in todo):
         engine.parts.lane.wait(UPLOAD_LOOK)
     else:
-        engine.parts.stop.wait(settle + 0.05)
+        engine.parts.stop.wait(seconds)
 
 
 def wait_for_others(engine: Engine, refs: Iterable[RunRef], report: Report, listener: Listener) -> None:
@@ -113,7 +133,10 @@ def wait_for_others(engine: Engine, refs: Iterable[RunRef], report: Report, list
         return
     holder = next((h for ref in busy.values() if (h := engine.leases.holder(ref.source_id))), "another process")
     listener.note(f"{len(busy)} runs are in the hands of {holder}; asking it to deliver them")
-    notice = spool.notify(spool.default_spool(engine.settings.state_dir), [ref.path for ref in busy.values()])
+    paths = {ref.path for ref in busy.values()}
+    if len(paths) > NAMED:
+        paths = {ref.store.root for ref in busy.values()}
+    notice = spool.notify(spool.default_spool(engine.settings.state_dir), sorted(paths))
     deadline = time.monotonic() + engine.settings.lease_wait
     try:
         while busy and time.monotonic() < deadline and not engine.parts.stop.is_set():

@@ -174,7 +174,7 @@ class Engine:
             # Begin again from what is recorded: the next look compares it with the server.
             log.info("run %s: %s", work.ref.source_id, error)
             self.forget(work.ref.source_id)
-            return Outcome(work.ref, work.entry, State.SYNCING, work.delivered, again=True)
+            return Outcome(work.ref, work.entry, State.SYNCING, work.delivered, error=error)
         except TracksyncError:
             self.forget(work.ref.source_id)
             raise

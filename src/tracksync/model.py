@@ -175,6 +175,10 @@ class MetricTail(Protocol):
     def key(self) -> str:
         """The key as the source spells it."""
 
+    @property
+    def restarted(self) -> bool:
+        """Whether the key shrank or was replaced since the cursor: the tail is all of it, delivered or not."""
+
     def chunks(self, max_points: int) -> Iterator[MetricChunk]:
         """Read the tail from the cursor on, in chunks of at most ``max_points``; can be called again.
 

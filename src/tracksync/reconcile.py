@@ -240,6 +240,11 @@ class Rest:
         """The key as the source spells it."""
         return self._tail.key
 
+    @property
+    def restarted(self) -> bool:
+        """Whether the key shrank or was replaced since the cursor."""
+        return self._tail.restarted
+
     def chunks(self, max_points: int) -> Iterator[MetricChunk]:
         """The chunks of the tail; those that the server holds are left without points but keep their marks."""
         skip = self._known

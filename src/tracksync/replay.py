@@ -32,24 +32,33 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
     Raises:
         RemovedError, HeldError, UnreachableError, UncertainError, ConfigError, LeaseError: as the parts raise them.
     """
+    work.blocked.clear()
     collect_files(work, parts)
     if anything(work, sendable(work, delta, parts), parts):
         delta = trust(work, delta, parts)
         todo = sendable(work, delta, parts)
         begin(work, todo, parts)
-        for batch in plan(fit(todo, work.entry.cursor, parts.destination.limits, parts.destination.legal_key),
-                          parts.destination.limits):  # fmt: skip
+        limits, legal_key = parts.destination.limits, parts.destination.legal_key
+        for batch in plan(fit(todo, work.entry.cursor, limits, legal_key), limits):
             if parts.stop.is_set():
                 work.commit(parts)
                 return State.SYNCING
             send(work, batch, parts)
         send_files(work, todo, parts)
-        work.entry.state = state_of(work, delta, parts)
-        if work.entry.state is State.SYNCING:
+        state = work.entry.state = state_of(work, delta, parts)
+        if state is State.SYNCING or not _last(work, todo, parts):
             work.commit(parts)
-        else:
-            finish(work, delta, parts)
+            return State.SYNCING
+        finish(work, delta, parts)
     return state_of(work, delta, parts)
+
+
+def _last(work: Work, todo: Delta, parts: Parts) -> bool:
+    """Whether nothing came to a run that has ended while it was sent: what reads FINISHED there must be complete."""
+    if not todo.header.ended or todo.empty:
+        return True
+    late = work.source.read(work.ref, work.entry.cursor, work.looks)
+    return late.header.ended and sendable(work, late, parts).empty
 
 
 def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
@@ -86,7 +95,7 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         or bool(lineage.link(entry))
         or (idle and (entry.status, told.get("end")) != _end(todo))
         or entry.state is State.REMOVED
-        or bool(entry.doubles)
+        or bool(entry.doubles and not work.doubles_tried)
     )
 
 
@@ -113,9 +122,11 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
 def send(work: Work, batch: Batch, parts: Parts) -> None:
     """Deliver one batch and take over the marks that are acknowledged."""
     entry = work.entry
-    receipt = deliver(parts.destination, work.run_id, batch)
+    receipt = deliver(parts.destination, work.run_id, _unblocked(work, batch))
     for (kind, item), error in receipt.refused.items():
         marks = [mark for mark in batch.marks if mark[1] == item]
+        if kind is Kind.METRICS:
+            work.blocked.add(item)
         if kind is Kind.PARAMS and _drifted(work, batch, item, parts):
             receipt.marks += marks
         else:
@@ -124,10 +135,17 @@ def send(work: Work, batch: Batch, parts: Parts) -> None:
     for part, item, _ in receipt.marks:
         entry.held.pop(f"{ITEM_NAMES[Kind(part)]}:{item}", None)
     if batch.kind is Kind.METRICS:
-        lost = {item for _, item in receipt.refused}
-        work.acknowledged(parts, points=sum(item[0] not in lost for item in batch.items) if lost else len(batch.items))
+        work.acknowledged(parts, points=sum(item[0] not in work.blocked for item in batch.items))
     if time.monotonic() - work.committed > COMMIT_INTERVAL:
         work.commit(parts)
+
+
+def _unblocked(work: Work, batch: Batch) -> Batch:
+    """The batch without metric keys of which an earlier point was refused."""
+    if batch.kind is not Kind.METRICS or not work.blocked:
+        return batch
+    items = [item for item in batch.items if item[0] not in work.blocked]
+    return Batch(batch.kind, items, [mark for mark in batch.marks if mark[1] not in work.blocked])
 
 
 def _drifted(work: Work, batch: Batch, key: str, parts: Parts) -> bool:
@@ -192,10 +210,11 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
         if header.deleted:
             parts.destination.delete_run(work.run_id)
         entry.status, told["end"] = _end(delta)
-    if entry.doubles:
+    if entry.doubles and not work.doubles_tried:
+        work.doubles_tried = True
         binding.give_up_doubles(parts.destination, entry)
     entry.clean, entry.last_success, entry.last_error, entry.attempts, entry.retry_at = True, now, None, 0, 0
-    entry.stamp = work.stamp if entry.state is State.DONE and not entry.doubles else None
+    entry.stamp = work.stamp if entry.state is State.DONE else None
     work.commit(parts)
 
 

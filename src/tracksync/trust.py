@@ -18,14 +18,16 @@ from tracksync.work import Parts, Work
 def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     """Cut off what the server holds already, and mend the cursor where the server knows better.
 
-    Costs nothing when this process has done it before and knows the outcome of all its writes since.
+    Costs nothing when this process has done it before and knows the outcome of all its writes since, and no metric
+    file shrank.
 
     Raises:
         RemovedError: the run was deleted on the server.
         HeldError: the run is gone there, or is another run.
     """
     entry = work.entry
-    if work.verified:
+    restarted = any(tail.restarted for tail in delta.metrics)
+    if work.verified and not restarted:
         return delta
     assert entry.run_id is not None
     remote = work.remote = parts.destination.get_run(entry.run_id)
@@ -37,7 +39,7 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     lost = reconcile.behind(entry.server_cursor, remote) or entry.cursor.empty
     if lost:
         delta = _recover(work, remote, parts)
-    if lost or not entry.clean or said != entry.server_cursor:
+    if lost or restarted or not entry.clean or said != entry.server_cursor:
         tails = reconcile.unsent(delta.metrics, entry.cursor, remote, parts.destination)
         delta = replace(delta, metrics=tails)
     entry.server_cursor, work.verified = said, True

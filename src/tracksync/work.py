@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
 from tracksync.destination import Destination, RemoteRun
+from tracksync.errors import TracksyncError
 from tracksync.ledger import Entry, Ledger, State
 from tracksync.model import Looks, RunRef
 from tracksync.sources import Source
@@ -42,6 +43,7 @@ class Outcome:
     """What a pass made of one run.
 
     ``again``: something is not settled yet, another look will find more. ``busy``: another process holds the run.
+    ``error``: why it has to be begun again.
     """
 
     ref: RunRef
@@ -50,6 +52,7 @@ class Outcome:
     delivered: Delivered
     again: bool = False
     busy: bool = False
+    error: TracksyncError | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +72,10 @@ class Work:
     taken: bool = False
     remote: RemoteRun | None = None
     delivered: Delivered = field(default_factory=Delivered)
+    #: metric keys of which a point was refused: nothing behind it may be sent before it
+    blocked: set[str] = field(default_factory=set)
+    #: whether giving up runs made twice was tried
+    doubles_tried: bool = False
     #: when the entry was committed last (monotonic seconds)
     committed: float = 0.0
 

@@ -18,7 +18,9 @@ from tracksync.model import PARTS, Cursor
 
 TO = "http://server:5000"
 
-text = st.text(st.characters(codec=None), max_size=20)
+# any text, and bytes of file names that are no UTF-8 (as os.fsdecode gives them)
+characters = st.characters(exclude_categories=["Cs"]) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
+text = st.text(characters, max_size=20)
 maybe_text = st.none() | text
 count = st.integers(0, 2**63)
 mark = st.recursive(

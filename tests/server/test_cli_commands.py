@@ -120,7 +120,7 @@ def test_status_names_and_filters(tracksync, server, store, experiment_name):
     code, out, _ = tracksync("status")
     assert code == 0
     assert out.splitlines()[-1].startswith(f"2 runs -> {server.url}: 2 done")
-    (run, other) = sorted(path.parent for path in store.glob("*/*/meta.yaml"))
+    (run, _) = sorted(path.parent for path in store.glob("*/*/meta.yaml"))
     document = json.loads(tracksync("status", "--json", run)[1])
     assert [r["source_id"] for place in document["destinations"] for r in place["runs"]] == [run.name]
     assert document["destinations"][0]["totals"] == {"done": 1}
@@ -170,7 +170,8 @@ def test_what_is_not_an_mlflow_server(tracksync, store):
     with answering(200, b"<html>hello</html>", "text/html") as (url, _):
         code, _, err = tracksync("push", "--to", url, store)
     assert code == 3
-    assert "not an MLflow tracking server" in one_line(err)
+    assert url in one_line(err)
+    assert "MLflow server" in err
 
 
 def test_wrong_credentials_and_the_token_is_sent_but_never_shown(tracksync, store, tmp_path):

@@ -309,6 +309,15 @@ def test_watch_repeats_a_run_only_when_its_state_changes(invoke):
     assert lines[-1].startswith("stopped; 6 points, 3 files, 4.5 kB sent in ")
 
 
+def test_a_watch_of_two_destinations_sums_up_once(invoke, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('[[store]]\npath = "/a"\nto = "http://a"\n[[store]]\npath = "/b"\nto = "http://b"\n')
+    first, second = delivered(run(source_id="a")), delivered(run(source_id="b"))
+    lines = invoke("watch", "--config", config, engine=Engine(first, second)).stdout.splitlines()
+    assert [line for line in lines if line.startswith("stopped")] == lines[-1:]
+    assert lines[-1].startswith("stopped; 4 points, 2 files, ")
+
+
 def test_a_defect_in_one_watch_ends_the_other_in_order(invoke, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text('[[store]]\npath = "/a"\nto = "http://a"\n[[store]]\npath = "/b"\nto = "http://b"\n')
@@ -318,6 +327,7 @@ def test_a_defect_in_one_watch_ends_the_other_in_order(invoke, tmp_path):
         return Report(plan=plan())
 
     result = invoke("watch", "--config", config, engine=Engine(until_stopped, RuntimeError("x")))
+    assert "stopped;" not in result.stdout
     assert result.exit_code == 1
     assert "unexpected error: RuntimeError: x" in result.stderr
 

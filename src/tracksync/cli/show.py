@@ -95,11 +95,12 @@ class Console:
             self.note(line)
         for line in report.busy:
             self.error(f"held by another process: {line}")
-        seconds = time.monotonic() - self._started
-        if self._changes_only:
-            self._data_line(f"stopped; {sent_line(*self._sent, seconds)}")
-        elif not dry_run:
-            self._data_line(summary_line(report, seconds))
+        if not dry_run and not self._changes_only:
+            self._data_line(summary_line(report, time.monotonic() - self._started))
+
+    def stopped(self) -> None:
+        """Say what was sent since the start, over all destinations: the end of a watch."""
+        self._data_line(f"stopped; {sent_line(*self._sent, time.monotonic() - self._started)}")
 
     def close(self) -> None:
         """Take the progress bar away."""

@@ -66,6 +66,8 @@ def _run(groups: list[Group], console: Console, stop: threading.Event, *, once: 
                     stop.set()  # a defect: end the others in order, so that whoever supervises starts all afresh
                     raise
     console.close()
+    if not once and not dry_run:
+        console.stopped()
     return worst(codes)
 
 

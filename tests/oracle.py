@@ -1,0 +1,151 @@
+"""Whether a server holds what the stores hold, read on both sides with MLflow's own client.
+
+    assert_equal([store_uri, ...], server.url)
+
+Every difference is listed in one assertion. What is compared, for each run of the stores: that exactly one run on the
+server (of any experiment, deleted ones included) carries its id, experiment, name, user, status, start and end time,
+lifecycle stage, params, tags (people may add some on the server), every metric point, dataset inputs, artifacts by
+path and content, and the parent. Identical repeats of a point are one point, as they are in MLflow's databases.
+"""
+
+import math
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+SOURCE_ID = "tracksync.source.run_id"
+PARENT = "mlflow.parentRunId"
+LARGEST = 1.7976931348623157e308
+ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+def client_of(uri):
+    """MLflow's client for a store's path or a server's address."""
+    uri = f"file://{uri}" if isinstance(uri, Path) else uri
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def found(server, source_id):
+    """The runs on a server that carry a source id, deleted ones included."""
+    there = client_of(server)
+    experiments = [e.experiment_id for e in there.search_experiments(view_type=ViewType.ALL)]
+    query = f"tags.`{SOURCE_ID}` = '{source_id}'"
+    return list(there.search_runs(experiments, query, run_view_type=ViewType.ALL))
+
+
+def counterpart(server, source_id):
+    """The one run on a server that carries a source id."""
+    runs = found(server, source_id)
+    assert len(runs) == 1, f"{len(runs)} runs on the server for {source_id}: {[r.info.run_id for r in runs]}"
+    return runs[0]
+
+
+def points(client, run_id, key):
+    """The points of a key as a set that can be compared: NaN equals itself, the largest double is infinite."""
+    return {(m.timestamp, m.step, comparable(m.value)) for m in client.get_metric_history(run_id, key)}
+
+
+def comparable(value):
+    value = float(value)
+    return repr(math.copysign(math.inf, value) if abs(value) >= LARGEST else value + 0.0)
+
+
+def artifacts(client, run_id):
+    """Every artifact of a run: path -> content. What tracksync adds itself is left out."""
+    paths = list(_paths(client, run_id, None))
+    with tempfile.TemporaryDirectory() as scratch:
+        return {path: Path(client.download_artifacts(run_id, path, scratch)).read_bytes() for path in paths}
+
+
+def _paths(client, run_id, directory):
+    for entry in client.list_artifacts(run_id, directory):
+        if entry.path == "tracksync":
+            continue
+        if entry.is_dir:
+            yield from _paths(client, run_id, entry.path)
+        else:
+            yield entry.path
+
+
+def source_runs(store):
+    """The runs of a store that are not deleted, as MLflow's client reads them."""
+    here = client_of(Path(store))
+    experiments = [e.experiment_id for e in here.search_experiments()]
+    runs, token = [], None
+    while True:
+        page = here.search_runs(experiments, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def differences(stores, server, experiment=lambda name: name):
+    """One line for each thing that is not the same; ``experiment`` maps an experiment's name to the server's."""
+    there = client_of(server)
+    runs = {run.info.run_id: (client_of(Path(store)), run) for store in stores for run in source_runs(store)}
+    pairs, lines = {}, []
+    for source_id in runs:
+        matches = found(server, source_id)
+        if len(matches) == 1:
+            pairs[source_id] = matches[0]
+        else:
+            lines.append(f"{source_id}: {len(matches)} runs on the server: {[r.info.run_id for r in matches]}")
+    ids = {run.info.run_id: source_id for source_id, run in pairs.items()}
+    for source_id, theirs in pairs.items():
+        here, ours = runs[source_id]
+        for what, a, b in _compared(here, ours, there, theirs, ids, experiment):
+            if a != b:
+                lines.append(f"{source_id} ({ours.info.run_name}) {what}: source {a!r}, server {b!r}")
+    return lines
+
+
+def assert_equal(stores, server, **options):
+    """Fail with all differences between some stores and what a server holds of their runs."""
+    lines = differences([stores] if isinstance(stores, (str, Path)) else stores, server, **options)
+    assert not lines, "\n".join(lines)
+
+
+def _compared(here, ours, there, theirs, ids, experiment):
+    a, b = ours.info, theirs.info
+    name = here.get_experiment(a.experiment_id).name
+    yield "experiment", experiment(name), there.get_experiment(b.experiment_id).name
+    for field in ("run_name", "user_id", "status", "start_time", "lifecycle_stage"):
+        yield field, getattr(a, field), getattr(b, field)
+    if a.status in ENDED:
+        yield "end_time", a.end_time, b.end_time
+    yield "params", ours.data.params, theirs.data.params
+    yield from _tags(ours.data.tags, theirs.data.tags)
+    yield "parent", *_parents(ours.data.tags, theirs.data.tags, ids)
+    yield "metric keys", set(ours.data.metrics), set(theirs.data.metrics)
+    for key in set(ours.data.metrics) & set(theirs.data.metrics):
+        yield f"points of {key!r}", *_apart(points(here, a.run_id, key), points(there, b.run_id, key))
+    yield "datasets", _datasets(ours), _datasets(theirs)
+    yield "artifacts", artifacts(here, a.run_id), artifacts(there, b.run_id)
+
+
+def _apart(source, server):
+    """Only what is not on the other side: histories are long."""
+    return source - server, server - source
+
+
+def _tags(source, server):
+    for key, value in source.items():
+        if key != PARENT:
+            yield f"tag {key!r}", value, server.get(key)
+
+
+def _parents(source, server, ids):
+    """A link by the parent's source id; one whose parent is not in the stores has to wait, and say so."""
+    wanted, linked = source.get(PARENT), server.get(PARENT)
+    if wanted in ids.values():
+        return (wanted, wanted, None), (ids.get(linked, linked), server.get("tracksync.source.parent_run_id"),
+                                        server.get("tracksync.parent_pending"))  # fmt: skip
+    return (None, wanted), (linked, server.get("tracksync.parent_pending"))
+
+
+def _datasets(run):
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return sorted((i.dataset.name, i.dataset.digest, i.dataset.source) for i in inputs)

@@ -1,0 +1,286 @@
+"""Everything that a run holds reaches the server as it is; MLflow's own client tells what is there."""
+
+import json
+import math
+import pwd
+import time
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from rawstore import END, FAILED, KILLED, RUNNING, SCHEDULED, START, RawStore, points
+from tracksync import push
+from tracksync.config import Settings
+from tracksync.ledger import State
+
+NAN_INF = "".join(f"{START + i} {v} {i}\n" for i, v in enumerate(["nan", "inf", "-inf", "0.1", "nan", "1e-320", "-0.0"]))
+LONG_PARAM, LONG_TAG = "p" * 6000 + "ä" * 3000, "t" * 8000 + "ü" * 2000
+ILLEGAL = {"a@b": "1", "a%b": "2", "a_b": "3", "loss[0]": "4", "x" * 255: "5"}
+COLUMNS = {
+    "two": f"{START} 0.5\n",
+    "three": f"{START} 0.5 7\n",
+    "five": f"{START} 0.5 7 train 0a1b2c\n{START + 1} 0.25 8 train 0a1b2c\n",
+    "spaces": f"{START} 0.5 7 my train set 0a1b2c\n",
+}
+FILES = {
+    "model/deep/er/weights.bin": bytes(range(256)) * 40,
+    "with space/and more.txt": "spaces",
+    "größe/模型-é.txt": "unicode",
+    "empty.txt": "",
+    "a+b;c:d&e?f=g.txt": "legal",
+    "plot#1.png": "hash",
+    "100%.txt": "per cent",
+    "a%20b.txt": "decoded twice",
+    "a b.txt": "not the same",
+}
+
+
+def scene(store, name):
+    """The runs that are pushed once for all tests that only read."""
+    runs = {
+        "all": store.run(
+            name,
+            status=FAILED,
+            run_name="'night: shift #1'",
+            user_id="bob",
+            params={"opt/lr": "0.1", "lr": "0.10", "empty": "", "lines": "a\nb\r\n\nc ", "text": "größe 模型 😀"},
+            tags={
+                "mlflow.note.content": "# Notes\n\n* *first* run",
+                "mlflow.user": "bob",
+                "mlflow.source.name": "train.py",
+                "a/b": "nested",
+                "stage": "pilot",
+            },
+            metrics={
+                "loss": points(2500),
+                "val/loss/epoch": points(3),
+                "val/acc": points(2),
+                "odd": NAN_INF,
+                "twice": f"{START} 1.0 5\n{START + 1} 2.0 5\n{START} 3.0 5\n{START + 2} 4.0 -3\n",
+                "repeat": f"{START} 1.0 5\n{START} 1.0 5\n{START + 1} 1.5 6\n",
+                "backwards": f"{START} 1.0 9\n{START + 5} 2.0 1\n{START + 6} 3.0 4\n",
+            },
+            artifacts=FILES,
+        ),
+        "columns": store.run(name, metrics=COLUMNS),
+        "killed": store.run(name, status=KILLED, metrics={"loss": points(3)}),
+        "running": store.run(name, status=RUNNING, metrics={"loss": points(3)}, params={"lr": "1"}),
+        "scheduled": store.run(name, status=SCHEDULED, params={"lr": "1"}),
+        "illegal": store.run(
+            name, params=ILLEGAL, tags=ILLEGAL, metrics={key: f"{START} {value} 1\n" for key, value in ILLEGAL.items()}
+        ),
+        "long": store.run(
+            name, params={"deep/long": LONG_PARAM, "fits": "x" * 6000}, tags={"mlflow.note.content": LONG_TAG, "t": "x" * 5000}
+        ),
+        "data": store.run(name, metrics={"loss": points(1)}),
+    }
+    runs["data"].dataset("train set", "0a1b2c", "training")
+    runs["data"].dataset("held-out", "ffee", "validation")
+    return runs
+
+
+class Delivered:
+    """The scene on one server: `server(name)` is a run there as MLflow's client reads it."""
+
+    def __init__(self, server, directory):
+        self.client = MlflowClient(server.url)
+        self.experiment = f"fidelity {directory.name} {time.time_ns()}"
+        self.store = RawStore(directory / "mlruns")
+        self.runs = scene(self.store, self.experiment)
+        self.settings = Settings(to=server.url, state_dir=directory / "state", settle=0.0)
+        self.report = push([self.store.root], settings=self.settings)
+
+    def outcome(self, name):
+        return next(run for run in self.report.runs if run.source_id == self.runs[name].id)
+
+    def server(self, name):
+        return self.client.get_run(self.outcome(name).run_id)
+
+    def history(self, name, key):
+        return self.client.get_metric_history(self.outcome(name).run_id, key)
+
+    def files(self, name, path=None):
+        for item in self.client.list_artifacts(self.outcome(name).run_id, path):
+            yield from self.files(name, item.path) if item.is_dir else [item.path]
+
+    def content(self, name, path, to):
+        return open(self.client.download_artifacts(self.outcome(name).run_id, path, str(to)), "rb").read()
+
+
+@pytest.fixture(scope="module", params=["server", "server_old"])
+def delivered(request, tmp_path_factory):
+    return Delivered(request.getfixturevalue(request.param), tmp_path_factory.mktemp("fidelity"))
+
+
+def values(history):
+    """Points as a multiset that can be compared: NaN equals itself, infinity is what a database makes of it."""
+    return sorted((p.step, p.timestamp, repr(math.copysign(math.inf, p.value) if abs(p.value) > 1.7e308 else p.value + 0.0)) for p in history)
+
+
+def written(text):
+    """The same of the text of a metric file, without identical repeats."""
+    rows = {tuple(line.split()[:3]) for line in text.splitlines()}
+    return sorted((int(row[2]) if len(row) > 2 else 0, int(row[0]), repr(float(row[1]) + 0.0)) for row in rows)
+
+
+def test_all_of_it_is_delivered_and_said_so(delivered):
+    assert delivered.report.exit_code == 0
+    states = {name: delivered.outcome(name).state for name in delivered.runs}
+    assert {name for name, state in states.items() if state is State.LIVE} == {"running", "scheduled"}
+    assert set(states.values()) == {State.LIVE, State.DONE}
+
+
+def test_the_run_itself(delivered):
+    info = delivered.server("all").info
+    assert (info.run_name, info.user_id, info.status) == ("night: shift #1", "bob", "FAILED")
+    assert (info.start_time, info.end_time, info.lifecycle_stage) == (START, END, "active")
+    assert delivered.client.get_experiment(info.experiment_id).name == delivered.experiment
+    assert delivered.server("killed").info.status == "KILLED"
+    assert delivered.server("killed").info.end_time == END
+
+
+def test_a_run_that_goes_on_has_no_end(delivered):
+    assert (delivered.server("running").info.status, delivered.server("running").info.end_time) == ("RUNNING", None)
+    assert delivered.server("scheduled").info.end_time is None
+
+
+def test_where_it_came_from_stands_in_tags(delivered):
+    tags = delivered.server("all").data.tags
+    run = delivered.runs["all"]
+    assert tags["tracksync.source.run_id"] == run.id
+    assert tags["tracksync.source.kind"] == "mlflow-file"
+    assert tags["tracksync.source.store"].endswith(f":{delivered.store.root}")
+    assert tags["tracksync.source.owner"] == pwd.getpwuid(run.path.stat().st_uid).pw_name
+
+
+def test_params_also_empty_nested_and_of_several_lines(delivered):
+    assert delivered.server("all").data.params == {
+        "opt/lr": "0.1", "lr": "0.10", "empty": "", "lines": "a\nb\r\n\nc ", "text": "größe 模型 😀",
+    }  # fmt: skip
+
+
+def test_tags_and_the_note(delivered):
+    tags = delivered.server("all").data.tags
+    assert tags["mlflow.note.content"] == "# Notes\n\n* *first* run"
+    assert (tags["mlflow.user"], tags["mlflow.source.name"]) == ("bob", "train.py")
+    assert (tags["a/b"], tags["stage"]) == ("nested", "pilot")
+
+
+def test_every_point_with_its_own_time_and_step(delivered):
+    files = {str(p.relative_to(m)): p.read_text() for m in [delivered.runs["all"].path / "metrics"] for p in m.rglob("*") if p.is_file()}
+    assert len(files) == 7
+    for key, text in files.items():
+        assert values(delivered.history("all", key)) == written(text), key
+    assert len(delivered.history("all", "loss")) == 2500
+    assert len(delivered.history("all", "odd")) == 7
+    assert len(delivered.history("all", "repeat")) == 2
+
+
+@pytest.mark.parametrize(("key", "steps"), [("two", [0]), ("three", [7]), ("five", [7, 8]), ("spaces", [7])])
+def test_lines_of_all_ages_keep_their_step(delivered, key, steps):
+    assert [(p.step, p.value) for p in delivered.history("columns", key)] == [(s, 0.5 / (1 + i)) for i, s in enumerate(steps)]
+
+
+def test_datasets(delivered):
+    inputs = delivered.server("data").inputs.dataset_inputs
+    found = {
+        i.dataset.name: (i.dataset.digest, i.dataset.source_type, json.loads(i.dataset.source), json.loads(i.dataset.schema),
+                         json.loads(i.dataset.profile), {t.key: t.value for t in i.tags})
+        for i in inputs
+    }  # fmt: skip
+    rest = ("local", {"uri": "/data/x"}, {"cols": []}, {"rows": 3})
+    assert found == {
+        "train set": ("0a1b2c", *rest, {"mlflow.data.context": "training"}),
+        "held-out": ("ffee", *rest, {"mlflow.data.context": "validation"}),
+    }
+
+
+def test_artifacts_by_path_and_content(delivered, tmp_path):
+    there = set(delivered.files("all"))
+    assert len(there) == len(FILES)
+    for name, content in FILES.items():
+        if "#" in name or "%" in name:
+            continue
+        assert name in there
+        assert delivered.content("all", name, tmp_path) == (content if isinstance(content, bytes) else content.encode())
+
+
+def test_artifacts_that_no_server_takes_by_their_name_are_there_by_another(delivered, tmp_path):
+    renamed = set(delivered.files("all")) - set(FILES)
+    assert {delivered.content("all", name, tmp_path) for name in renamed} == {b"hash", b"per cent", b"decoded twice"}
+    assert all("#" not in name and "%" not in name for name in renamed)
+
+
+def test_keys_that_the_server_refuses_are_renamed_stay_apart_and_name_the_original(delivered):
+    run = delivered.server("illegal")
+    original = {k.removeprefix("tracksync.key."): v for k, v in run.data.tags.items() if k.startswith("tracksync.key.")}
+    back = {original.get(key, key): value for key, value in run.data.params.items()}
+    assert back == ILLEGAL
+    assert len(run.data.params) == len(ILLEGAL)
+    assert run.data.params["a_b"] == "3"
+    assert {original.get(key, key): str(int(value)) for key, value in run.data.metrics.items()} == ILLEGAL
+    tags = {original.get(key, key): value for key, value in run.data.tags.items()}
+    assert {key: tags[key] for key in ILLEGAL} == ILLEGAL
+
+
+def test_long_values_are_cut_on_the_server_and_whole_in_a_file(delivered, tmp_path):
+    run = delivered.server("long")
+    assert run.data.params["fits"] == "x" * 6000
+    assert run.data.params["deep/long"] == LONG_PARAM[:6000]
+    note = run.data.tags["mlflow.note.content"]
+    assert len(note) in (5000, 8000)
+    assert LONG_TAG.startswith(note)
+    assert run.data.tags["t"] == "x" * 5000
+    assert delivered.content("long", "tracksync/params/deep/long.txt", tmp_path) == LONG_PARAM.encode()
+    assert delivered.content("long", "tracksync/tags/mlflow.note.content.txt", tmp_path) == LONG_TAG.encode()
+
+
+@pytest.mark.parametrize("ledger", ["kept", "lost"])
+def test_nothing_of_it_is_written_a_second_time(delivered, make_proxy, tmp_path, ledger):
+    """Last of those that share the scene: also what is odd (renamed keys, cut values, repeats) counts as delivered."""
+    proxy = make_proxy(delivered.settings.to)
+    state = delivered.settings.state_dir
+    ended = [run.path for name, run in delivered.runs.items() if name not in ("running", "scheduled")]
+    if ledger == "kept":
+        again = push(ended, settings=delivered.settings)
+    else:
+        again = push(ended, settings=Settings(to=proxy.url, state_dir=tmp_path, settle=0.0))
+    assert again.exit_code == 0
+    assert {run.state for run in again.runs} == {State.DONE}
+    assert (again.plan.runs, again.plan.points, again.plan.files) == (0, 0, 0)
+    assert [seen.path for seen in proxy.writes] == []
+    assert state.exists()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RawStore(tmp_path / "project" / "mlruns")
+
+
+@pytest.fixture
+def client(server):
+    return MlflowClient(server.url)
+
+
+def runs_in(client, experiment, stage=ViewType.ACTIVE_ONLY):
+    found = client.get_experiment_by_name(experiment)
+    return {r.data.tags["tracksync.source.run_id"]: r for r in client.search_runs([found.experiment_id], run_view_type=stage)} if found else {}
+
+
+def test_the_experiment_is_named_by_a_template(store, server, client, experiment_name):
+    run = store.run(experiment_name, params={"lr": "1"})
+    owner = pwd.getpwuid(run.path.stat().st_uid).pw_name
+    for template, name in [
+        ("{user}/{experiment}", f"{owner}/{experiment_name}"),
+        ("{project}-{store}-{experiment}", f"project-mlruns-{experiment_name}"),
+    ]:
+        settings = Settings(to=server.url, state_dir=store.root.parent / name.replace("/", "_"))
+        (there,) = client.search_experiments(filter_string=f"name = '{name}'") or [None]
+        assert there is None
+        push([store.root], settings=settings, experiment=template)
+        if template.startswith("{user}"):
+            assert list(runs_in(client, name)) == [run.id]
+            (server_run,) = runs_in(client, name).values()
+            client.delete_tag(server_run.info.run_id, "tracksync.source.run_id")  # so that the next one is made anew
+    assert list(runs_in(client, name)) == [run.id]
