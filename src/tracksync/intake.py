@@ -11,7 +11,7 @@ from tracksync.lease import Leases
 from tracksync.ledger import State
 from tracksync.lineage import Parents
 from tracksync.model import Delta
-from tracksync.replay import anything, sendable
+from tracksync.replay import anything, collect_files, sendable
 from tracksync.work import Outcome, Parts, Work
 
 
@@ -34,7 +34,10 @@ class Intake:
 
         Raises:
             HeldError, GoneError: as the source raises them.
+            UnreachableError, ConfigError: what an upload met.
         """
+        if work.taken:
+            collect_files(work, self._parts)
         delta = self._read(work)
         if delta is None:
             return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=True)

@@ -33,7 +33,6 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         RemovedError, HeldError, UnreachableError, UncertainError, ConfigError, LeaseError: as the parts raise them.
     """
     work.blocked.clear()
-    collect_files(work, parts)
     if anything(work, sendable(work, delta, parts), parts):
         delta = trust(work, delta, parts)
         todo = sendable(work, delta, parts)
@@ -172,7 +171,10 @@ def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:
 
 
 def collect_files(work: Work, parts: Parts) -> None:
-    """Take over what the artifact lane has finished."""
+    """Take over what the artifact lane has finished; to be called before the run is read again, never between.
+
+    A file collected after the run was read would still be in the delta, and be sent twice.
+    """
     outcomes = parts.lane.collect(work.entry.source_id)
     for outcome in outcomes:
         name, item, error = f"artifact:{outcome.item.path}", outcome.item, outcome.error
