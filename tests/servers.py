@@ -29,6 +29,9 @@ OLD_VENV = Path(os.environ.get("TRACKSYNC_TEST_VENV_216") or REPOSITORY / ".venv
 #: Seconds within which a server has to answer (a cold start on a busy machine takes 20).
 START = 120.0
 
+#: Ends the server, and all it started, when our end of the pipe closes: also when the tests are killed.
+WITH_US = 'exec 3<&0; "$@" 3<&- </dev/null & server=$!; { cat <&3 >/dev/null; kill -KILL -- -$$; } & wait $server'
+
 
 def free_port():
     with socket.socket() as sock:
@@ -95,10 +98,10 @@ class MlflowServerProcess:
         ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
+                ["sh", "-c", WITH_US, "sh", *command],
                 cwd=self.directory,
                 env=kept | own | self.environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -135,17 +138,18 @@ class MlflowServerProcess:
         """Stop it with all processes that it started."""
         if self.process is None:
             return
-        for sign, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 30)):
-            try:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, sign)
-            except ProcessLookupError:
-                break
-            try:
-                self.process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                continue
-        # Workers outlive a parent that was killed at a bad moment.
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self._until_silent(5 if sign == signal.SIGTERM else 30)
         self.process.wait(30)
+        self.process.stdin.close()
         self.process = None
+
+    def _until_silent(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", self.port)) != 0:
+                    return
+            time.sleep(0.02)

@@ -1,8 +1,8 @@
 """Writes offline stores: with the real MLflow client, and byte by byte what a client leaves behind that was killed.
 
-    store = Writer(tmp_path / "mlruns")
-    run = store.run("weather", name="first")
-    run.log("loss", [0.5, 0.25]); run.file("a/b.txt", b"..."); run.end()
+store = Writer(tmp_path / "mlruns")
+run = store.run("weather", name="first")
+run.log("loss", [0.5, 0.25]); run.file("a/b.txt", b"..."); run.end()
 """
 
 import os
@@ -16,13 +16,14 @@ PARENT = "mlflow.parentRunId"
 
 
 class Writer:
-    """A store at ``root``."""
+    """A store at ``root``; ``runs`` are those written here, in order."""
 
     def __init__(self, root):
         self.root = Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self.client = MlflowClient(tracking_uri=f"file://{self.root}", registry_uri=f"file://{self.root}")
         self._experiments = {}
+        self.runs = []
 
     def experiment(self, name):
         """The id of an experiment, which is made when missing."""
@@ -37,14 +38,17 @@ class Writer:
         created = self.client.create_run(
             self.experiment(experiment), start_time=start_time or now(), tags=tags, run_name=name
         )
-        return RunWriter(self, created.info.run_id, self.root / created.info.experiment_id / created.info.run_id)
+        path = self.root / created.info.experiment_id / created.info.run_id
+        run = RunWriter(self, created.info.run_id, path, created.info.run_name)
+        self.runs.append(run)
+        return run
 
 
 class RunWriter:
     """A run that is being written: ``id``, and ``path``, its directory."""
 
-    def __init__(self, store, run_id, path):
-        self.store, self.id, self.path = store, run_id, path
+    def __init__(self, store, run_id, path, name):
+        self.store, self.id, self.path, self.name = store, run_id, path, name
         self.client = store.client
         self.steps = 0
 

@@ -22,6 +22,9 @@ from tracksync.sources import load_sources
 from tracksync.survey import survey
 from tracksync.watch import Watcher
 
+#: Milliseconds between updates of a live run's cursor on the server while it is followed.
+TAG_INTERVAL = 5 * 60 * 1000
+
 
 class Silent:
     """A listener that ignores everything."""
@@ -108,7 +111,7 @@ def watch(
     roots = [to_path(path) for path in paths]
     if not once:
         settings = replace(settings, server_wait=None)
-    with _engine(settings, stop, listener) as engine:
+    with _engine(settings, stop, listener, 0 if once else TAG_INTERVAL) as engine:
         if not once:
             return Watcher(engine, roots, listener).run()
         stores = require_stores(roots, engine.sources)
@@ -123,9 +126,9 @@ def watch(
 
 
 @contextmanager
-def _engine(settings: Settings, stop: threading.Event, listener: Listener) -> Iterator[Engine]:
-    sources = load_sources()
-    with Engine(settings, MlflowServer(settings.to, settings.token), sources, stop, listener.progress) as engine:
+def _engine(settings: Settings, stop: threading.Event, listener: Listener, tag_interval: int = 0) -> Iterator[Engine]:
+    destination = MlflowServer(settings.to, settings.token)
+    with Engine(settings, destination, load_sources(), stop, listener.progress, tag_interval=tag_interval) as engine:
         yield engine
 
 

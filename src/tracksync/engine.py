@@ -64,13 +64,15 @@ class Engine:
         sources: Mapping[str, Source],
         stop: threading.Event,
         progress: Callable[[int, int, int], None],
+        *,
+        tag_interval: int = 0,
     ) -> None:
         self.settings = settings
         self.destination = destination
         self.sources = sources
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
-        self.parts = Parts(settings, destination, self.ledger, ArtifactLane(destination), stop, progress)
+        self.parts = Parts(settings, destination, self.ledger, ArtifactLane(destination), stop, progress, tag_interval)
         self.works: dict[str, Work] = {}
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
         self._parents = Parents(destination, self.ledger, self._in_hand)

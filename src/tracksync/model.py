@@ -258,3 +258,15 @@ class Looks:
     def forget(self) -> None:
         """Start over, as after a delivery that used up all looks."""
         self._seen.clear()
+
+
+class AllSettled(Looks):
+    """Takes everything for settled: to compare with what the server holds already, never to deliver."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def settled(self, item: str, signature: object) -> bool:
+        """True."""
+        del item, signature
+        return True

@@ -17,8 +17,6 @@ from tracksync.work import Parts, Work
 
 #: Seconds between commits of the ledger while a run is being delivered.
 COMMIT_INTERVAL = 2.0
-#: Milliseconds between updates of the cursor's tag on the server while a run is live.
-TAG_INTERVAL = 5 * 60 * 1000
 #: Refused items that the ledger names; it counts them all.
 NAMED_REFUSALS = 100
 
@@ -203,7 +201,7 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
             parts.destination.delete_tag(work.run_id, tags.INCOMPLETE)
         told["incomplete"] = len(entry.held)
     text = reconcile.server_cursor(entry.cursor, entry.server_cursor, entry.points, entry.files)
-    if text != entry.server_cursor and (header.ended or now - entry.server_cursor_time > TAG_INTERVAL):
+    if text != entry.server_cursor and (header.ended or now - entry.server_cursor_time > parts.tag_interval):
         parts.destination.set_tags(work.run_id, [(tags.CURSOR, text)])
         entry.server_cursor, entry.server_cursor_time = text, now
     if header.ended and (entry.status, told.get("end")) != _end(delta):

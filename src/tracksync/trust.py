@@ -11,7 +11,7 @@ from dataclasses import replace
 from tracksync import reconcile, tags
 from tracksync.destination import RemoteRun
 from tracksync.errors import RemovedError
-from tracksync.model import Cursor, Delta
+from tracksync.model import AllSettled, Cursor, Delta
 from tracksync.work import Parts, Work
 
 
@@ -50,7 +50,7 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
     """Rebuild the cursor from what the server holds, and read the run from there."""
     entry = work.entry
     start = Cursor()
-    delta = work.source.read(work.ref, start, work.looks)
+    delta = work.source.read(work.ref, start, AllSettled())
     told = dict(entry.cursor.parts["fields"])
     entry.cursor = reconcile.rebuild(delta, remote, parts.destination, reconcile.drain(delta, start))
     entry.cursor.parts["fields"] = told or reconcile.fields_on_server(remote, delta.header.name)

@@ -27,6 +27,8 @@ class Parts:
     stop: threading.Event
     #: told of each acknowledgement: points, files, bytes
     progress: Callable[[int, int, int], None]
+    #: ms between updates of the cursor's tag on the server while a run is live
+    tag_interval: int = 0
 
 
 @dataclass(slots=True)

@@ -34,6 +34,8 @@ def failure(error: BaseException, where: str, *, repeatable: bool, outer: BaseEx
         return ConfigError(f"the certificate of {where} cannot be verified: {said}", _CERTIFICATE)
     if has(requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
         return ConfigError(f"not a usable address: {where}: {said}", "give http(s)://host:port (--to)")
+    if has(ImportError):
+        return ConfigError(f"mlflow cannot be used: {said}", "the installation of this environment is not whole")
     if has(requests.exceptions.TooManyRedirects) or not has(OSError, urllib3.exceptions.HTTPError):
         # No network error in it at all: an authentication plug-in, a variable that MLflow refuses …
         return ConfigError(f"MLflow's client cannot send to {where}: {said}", "check the MLFLOW_* variables")
