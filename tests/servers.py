@@ -30,7 +30,7 @@ OLD_VENV = Path(os.environ.get("TRACKSYNC_TEST_VENV_216") or REPOSITORY / ".venv
 START = 120.0
 
 #: Ends the server, and all it started, when our end of the pipe closes: also when the tests are killed.
-WITH_US = 'exec 3<&0; "$@" 3<&- </dev/null & server=$!; { cat <&3 >/dev/null; kill -KILL -- -$$; } & wait $server'
+WITH_US = 'exec 3<&0; "$@" 3<&- </dev/null & server=$!; { cat <&3 >/dev/null; kill -s KILL -- -$$; } & wait $server'
 
 
 def free_port():

@@ -1,4 +1,4 @@
-"""The whole of it: whatever jobs write and whatever goes wrong, once all is quiet the server holds what the source holds.
+"""The whole of it: whatever jobs write and whatever goes wrong, once quiet the server holds what the source holds.
 
 A state machine writes runs as jobs do (with the real client, and as killed clients leave them), breaks the network
 and the process, and syncs now and then, as `watch` does (one engine, pass after pass) and as `push` does. After every
@@ -12,17 +12,16 @@ import shutil
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from oracle import artifacts, assert_equal, client_of, comparable, found, points
-from writer import Writer, grow, newer
 
 import tracksync
+from oracle import artifacts, assert_equal, client_of, comparable, found, points
 from proxy import Proxy
 from tracksync.api import Silent
 from tracksync.config import Settings
@@ -34,6 +33,7 @@ from tracksync.mlflow_server import MlflowServer
 from tracksync.model import Store
 from tracksync.sources import load_sources
 from tracksync.survey import survey
+from writer import Writer, grow, newer
 
 KEYS = ["loss", "val/loss", "lr schedule"]
 FILES = ["terminal_log.txt", "plots dir/a ü.png", "last.ckpt"]
@@ -239,10 +239,8 @@ class Machine(RuleBasedStateMachine):
         if self.engine is None:
             self.engine = self.start()
         for _ in range(passes):
-            try:
+            with suppress(UnreachableError):
                 self.engine.run_pass(self.refs())
-            except UnreachableError:
-                pass
             self.engine.parts.lane.wait(10)
         self.check()
 
@@ -275,11 +273,8 @@ class Machine(RuleBasedStateMachine):
             self.check()
 
     def push_with(self, engine, refs):
-        with engine:
-            try:
-                drive(engine, refs, survey(engine, refs), Silent())
-            except UnreachableError:
-                pass
+        with engine, suppress(UnreachableError):
+            drive(engine, refs, survey(engine, refs), Silent())
         self.check()
 
     # What must hold
@@ -320,7 +315,7 @@ class Machine(RuleBasedStateMachine):
         self.restart()
         self.proxy.clear()
         for run in self.runs:
-            self.pick(run=self.runs.index(run))
+            self.pick(self.runs.index(run))
             for key in KEYS:
                 self.mend_line(run, key)
         report = tracksync.push([self.store.root], settings=self.settings)

@@ -6,12 +6,12 @@ import sys
 from dataclasses import replace
 
 import pytest
-from oracle import assert_equal, client_of, counterpart
-from writer import Writer
 
 import tracksync
+from oracle import assert_equal, client_of, counterpart
 from tracksync.config import Settings
 from tracksync.ledger import State
+from writer import Writer
 
 PARENT = "mlflow.parentRunId"
 SOURCE_PARENT = "tracksync.source.parent_run_id"

@@ -1,4 +1,4 @@
-"""One run per run, no doubled point, nothing sent that is there already: whatever happens, however often it is asked."""
+"""One run per run, no doubled point, nothing sent that is there already, whatever happens, however often asked."""
 
 import random
 import shutil
@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 from mlflow.entities import ViewType
-from oracle import assert_equal, client_of, counterpart, found, points
-from servers import MlflowServerProcess
-from waiting import until
-from writer import Writer
 
 import tracksync
+from oracle import assert_equal, client_of, counterpart, found, points
+from servers import MlflowServerProcess
 from tracksync.api import Silent, watch
 from tracksync.config import Settings
 from tracksync.ledger import State
+from waiting import until
+from writer import Writer
 
 NOTE = "mlflow.note.content"
 
@@ -83,7 +83,7 @@ def watching(paths, settings):
     def follow():
         try:
             watch(paths, settings=settings, stop=stop, listener=Silent())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the test's own thread has to tell of it
             failure.append(error)
 
     thread = threading.Thread(target=follow, daemon=True)

@@ -49,7 +49,7 @@ class Console:
         self._lock = threading.RLock()
         self._shown: dict[str, object] = {}
         self._started = time.monotonic()
-        self._sent = [0, 0, 0]  # points, files, bytes that the server has acknowledged
+        self._sent = (0, 0, 0)  # points, files, bytes that the server has acknowledged
         self._bar = _bar() if not quiet and not changes_only and sys.stderr.isatty() else None
 
     def planned(self, plan: Plan) -> None:
@@ -61,7 +61,7 @@ class Console:
     def progress(self, points: int, files: int, size: int) -> None:
         """Count, and move the bar."""
         with self._lock:
-            self._sent = [before + more for before, more in zip(self._sent, (points, files, size), strict=True)]
+            self._sent = (self._sent[0] + points, self._sent[1] + files, self._sent[2] + size)
         if self._bar is not None:
             self._bar.advance(points, files, size)
 

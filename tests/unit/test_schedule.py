@@ -1,0 +1,100 @@
+"""When runs are looked at again: by table, with the clock in the test's hand."""
+
+from pathlib import Path
+
+import pytest
+
+from tracksync.config import Settings
+from tracksync.ledger import State
+from tracksync.model import RunRef, Store
+from tracksync.watch.schedule import HINT_PAUSE, UPLOADING, Schedule
+
+STORE = Store("mlflow-file", Path("/scratch/mlruns"))
+SETTINGS = Settings(to="http://x", interval=10, settled_interval=60, walk_interval=3600)
+STAMP = (1, 2)
+
+
+def ref(name):
+    return RunRef(STORE, name, STORE.root / "1" / name)
+
+
+@pytest.fixture
+def schedule():
+    return Schedule(SETTINGS)
+
+
+def due(schedule, now):
+    return [run.ref.source_id for run in schedule.due(now)]
+
+
+def test_a_new_run_is_due_at_once_and_a_settled_one_later(schedule):
+    schedule.add(ref("new"), 100.0, None)
+    schedule.add(ref("settled"), 100.0, STAMP)
+    assert due(schedule, 100.0) == ["new"]
+    assert due(schedule, 100.0 + 0.74 * 60) == ["new"]
+    assert set(due(schedule, 100.0 + 1.26 * 60)) == {"new", "settled"}
+
+
+def test_a_run_known_already_keeps_its_time(schedule):
+    schedule.add(ref("a"), 100.0, None)
+    schedule.looked(schedule.runs["a"], 100.0, State.LIVE, None, busy=False)
+    schedule.add(ref("a"), 101.0, None)
+    assert due(schedule, 101.0) == []
+
+
+def test_a_run_that_moved_is_looked_at_again(schedule):
+    schedule.add(ref("a"), 100.0, STAMP)
+    moved = RunRef(STORE, "a", STORE.root / "2" / "a")
+    schedule.add(moved, 101.0, None)
+    assert schedule.runs["a"].ref == moved
+    assert due(schedule, 101.0) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("state", "stamp", "busy", "earliest", "latest"),
+    [
+        (State.LIVE, None, False, 10, 10),
+        (State.DONE, None, False, 10, 10),  # to be looked at a second time before it counts as settled
+        (State.DONE, STAMP, False, 45, 75),
+        (State.HELD, None, False, 45, 75),
+        (State.REMOVED, None, False, 45, 75),
+        (State.SYNCING, None, False, UPLOADING, UPLOADING),
+        (State.SYNCING, None, True, 45, 75),
+    ],
+)
+def test_the_next_look_follows_from_what_the_last_one_found(schedule, state, stamp, busy, earliest, latest):
+    schedule.add(ref("a"), 0.0, None)
+    schedule.looked(schedule.runs["a"], 100.0, state, stamp, busy=busy)
+    assert due(schedule, 100.0 + earliest - 0.01) == []
+    assert due(schedule, 100.0 + latest + 0.01) == ["a"]
+
+
+def test_live_runs_come_before_settled_ones(schedule):
+    schedule.add(ref("settled"), 0.0, STAMP)
+    schedule.add(ref("live"), 90.0, None)
+    assert due(schedule, 100.0) == ["live", "settled"]
+
+
+def test_a_hint_brings_a_look_forward_but_not_more_than_one_a_second(schedule):
+    schedule.add(ref("a"), 0.0, None)
+    schedule.looked(schedule.runs["a"], 100.0, State.DONE, STAMP, busy=False)
+    schedule.hint(["a", "unknown"], 100.2)
+    assert due(schedule, 100.2) == []
+    assert due(schedule, 100.0 + HINT_PAUSE) == ["a"]
+    assert schedule.runs["a"].stamp is None, "a run that changed has not settled"
+
+
+def test_the_full_walk_comes_round_again(schedule):
+    schedule.add(ref("a"), 0.0, STAMP)
+    run = schedule.runs["a"]
+    assert 0.75 * 3600 <= run.walk <= 1.25 * 3600
+    schedule.looked(run, run.walk, State.DONE, STAMP, busy=False)
+    assert run.walk > 1.4 * 3600
+
+
+def test_the_loop_sleeps_until_something_is_due(schedule):
+    assert schedule.next(0.0) == SETTINGS.interval
+    schedule.add(ref("a"), 0.0, None)
+    schedule.looked(schedule.runs["a"], 100.0, State.LIVE, None, busy=False)
+    assert schedule.next(104.0) == 6.0
+    assert schedule.next(200.0) == 0.0
