@@ -11,9 +11,9 @@ from pathlib import Path
 from tracksync.config import Settings
 from tracksync.drive import drive, wait_for_others
 from tracksync.engine import Engine
-from tracksync.errors import ConfigError
+from tracksync.errors import ConfigError, UnreachableError
 from tracksync.ledger import Entry
-from tracksync.locate import changed_since, require_stores, to_path, unique
+from tracksync.locate import changed_since, require_stores, runs_of, to_path, unique
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
@@ -22,6 +22,8 @@ from tracksync.sources import load_sources
 from tracksync.survey import survey
 from tracksync.watch import Watcher
 
+#: Seconds for which one request is repeated; then the whole process waits for the server, with one prober.
+ATTEMPTS = 10.0
 #: Milliseconds between updates of a live run's cursor on the server while it is followed.
 TAG_INTERVAL = 5 * 60 * 1000
 
@@ -80,7 +82,7 @@ def push(
     listener = listener or Silent()
     with _engine(settings, threading.Event(), listener) as engine:
         stores = require_stores([to_path(path) for path in paths], engine.sources)
-        refs = list(_refs(engine, stores))
+        refs, empty = _refs(engine, stores)
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
         plan = survey(engine, refs)
         listener.planned(plan)
@@ -88,7 +90,7 @@ def push(
         if not dry_run:
             report = drive(engine, refs, plan, listener)
             wait_for_others(engine, refs, report, listener)
-        report.notes += _empty(stores, refs)
+        report.notes += empty
         return report
 
 
@@ -115,30 +117,32 @@ def watch(
         if not once:
             return Watcher(engine, roots, listener).run()
         stores = require_stores(roots, engine.sources)
-        refs = list(_refs(engine, stores))
+        refs, empty = _refs(engine, stores)
         wait_for_server(engine.destination, settings.server_wait, stop, listener.note)
         plan = survey(engine, refs)
         listener.planned(plan)
         report = drive(engine, refs, plan, listener)
-        report.notes += _empty(stores, refs)
+        report.notes += empty
         report.busy = []
         return report
 
 
 @contextmanager
 def _engine(settings: Settings, stop: threading.Event, listener: Listener, tag_interval: int = 0) -> Iterator[Engine]:
-    destination = MlflowServer(settings.to, settings.token)
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise UnreachableError("stopped while waiting for the server")
+
+    attempts = ATTEMPTS if settings.server_wait is None else min(ATTEMPTS, settings.server_wait)
+    destination = MlflowServer(settings.to, settings.token, attempts_seconds=attempts, sleep=pause)
     with Engine(settings, destination, load_sources(), stop, listener.progress, tag_interval=tag_interval) as engine:
         yield engine
 
 
-def _refs(engine: Engine, stores: dict[Store, Path | None]) -> Iterator[RunRef]:
-    found = (ref for store, within in stores.items() for ref in engine.sources[store.kind].discover(store, within))
-    refs, engine.intake.others = unique(found, engine.ledger)
-    since = engine.settings.since
-    return (ref for ref in refs if since is None or changed_since(ref, since))
-
-
-def _empty(stores: Iterable[Store], refs: Iterable[RunRef]) -> list[str]:
+def _refs(engine: Engine, stores: dict[Store, set[Path]]) -> tuple[list[RunRef], list[str]]:
+    """The runs that are meant, and a line for each store that holds none."""
+    refs, engine.intake.others = unique(runs_of(stores, engine.sources), engine.ledger)
     full = {ref.store for ref in refs}
-    return [f"{store.root} holds no runs" for store in stores if store not in full]
+    empty = [f"{store.root} holds no runs" for store in stores if store not in full]
+    since = engine.settings.since
+    return [ref for ref in refs if since is None or changed_since(ref, since)], empty

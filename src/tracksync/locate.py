@@ -30,41 +30,38 @@ def to_path(text: str | Path) -> Path:
     return path.resolve()
 
 
-def find_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, Path | None]:
-    """The stores at, above or below the paths; with each the part of it that was meant (None: all)."""
-    stores: dict[Store, Path | None] = {}
+def find_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, set[Path]]:
+    """The stores at, above or below the paths; with each the parts of it that were meant (its root: all of it)."""
+    stores: dict[Store, set[Path]] = {}
     for path in paths:
         for source in sources.values():
             for store in source.find(path):
-                within = path if path != store.root and path.is_relative_to(store.root) else None
-                if store not in stores:
-                    stores[store] = within
-                elif stores[store] != within:
-                    stores[store] = None
+                stores.setdefault(store, set()).add(path if path.is_relative_to(store.root) else store.root)
     return stores
 
 
-def require_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, Path | None]:
+def require_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, set[Path]]:
     """Like :func:`find_stores`, but each path must hold one.
 
     Raises:
         ConfigError: a path is no store and holds none; says what was looked for.
     """
-    stores: dict[Store, Path | None] = {}
+    stores: dict[Store, set[Path]] = {}
     for path in paths:
         found = find_stores([path], sources)
         if not found:
             looked = "; ".join(f"{source.kind}: {source.recognised_by}" for source in sources.values())
             raise ConfigError(f"no store of runs at or below {path}", f"looked for {looked}")
-        for store, within in found.items():
-            stores[store] = within if stores.get(store, within) == within else None
+        for store, parts in found.items():
+            stores.setdefault(store, set()).update(parts)
     return stores
 
 
-def runs_of(path: Path, sources: Mapping[str, Source]) -> Iterator[RunRef]:
-    """The runs at or below one path."""
-    for store, within in find_stores([path], sources).items():
-        yield from sources[store.kind].discover(store, within)
+def runs_of(stores: Mapping[Store, set[Path]], sources: Mapping[str, Source]) -> Iterator[RunRef]:
+    """The runs of the stores, or of the parts of them that were meant."""
+    for store, parts in stores.items():
+        for part in [None] if store.root in parts else sorted(parts):
+            yield from sources[store.kind].discover(store, part)
 
 
 def changed_since(run: RunRef, seconds: float) -> bool:

@@ -14,6 +14,7 @@ class Plan(NamedTuple):
     runs: int
     points: int
     files: int
+    #: of the files
     bytes: int
     destination: str
     #: runs found in all, those without anything new included

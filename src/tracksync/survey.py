@@ -18,7 +18,7 @@ from tracksync.work import Work
 
 
 def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
-    """Count what the server lacks: runs, points, files and bytes.
+    """Count what the server lacks: runs, points, files and their bytes.
 
     Runs that the ledger does not know are looked up on the server first: after the loss of a ledger there may be
     nothing to send at all.
@@ -34,7 +34,7 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
             runs += 1
             points += sum(n for n, _ in counted)
             files += len(delta.files)
-            size += sum(n for _, n in counted) + sum(f.size for f in delta.files)
+            size += sum(f.size for f in delta.files)
     return Plan(runs, points, files, size, engine.destination.address, found)
 
 

@@ -57,5 +57,6 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
     entry.status = remote.status.value if remote.status.terminal else None
     if remote.deleted:
         entry.status = f"{remote.status} deleted"
-    entry.parent_run_id = entry.cursor.get("fields", "parent") or entry.parent_run_id
+    if remote.tags.get(tags.SOURCE_PARENT) == entry.parent:  # the link is made; if people changed it since, it stays
+        entry.parent_run_id = entry.cursor.get("fields", "parent") or entry.parent_run_id
     return work.source.read(work.ref, entry.cursor, work.looks)

@@ -71,7 +71,7 @@ class RawRun:
         """A dataset input, as `log_input` writes it: the dataset in the experiment, the link in the run."""
         source = hashlib.md5(f"{name}{digest}".encode()).hexdigest()
         kept = {"digest": digest, "name": name, "profile": "'{\"rows\": 3}'", "schema": "'{\"cols\": []}'"}
-        kept |= {"source": "'{\"uri\": \"/data/x\"}'", "source_type": "local"}
+        kept |= {"source": '\'{"uri": "/data/x"}\'', "source_type": "local"}
         write(self.path.parent / "datasets" / source / "meta.yaml", document(kept))
         link = {"destination_id": source, "destination_type": "RUN", "source_id": source, "source_type": "DATASET"}
         tags = f"tags:\n  mlflow.data.context: {context}\n"
@@ -92,7 +92,9 @@ class RawStore:
         path = self.root / number
         quoted = "'" + name.replace("'", "''") + "'"
         fields = {"artifact_location": path, "creation_time": START, "experiment_id": f"'{number}'"}
-        write(path / "meta.yaml", document(fields | {"last_update_time": START, "lifecycle_stage": stage, "name": quoted}))
+        write(
+            path / "meta.yaml", document(fields | {"last_update_time": START, "lifecycle_stage": stage, "name": quoted})
+        )
         self.experiments[name] = path
         return path
 

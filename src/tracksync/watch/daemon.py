@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tracksync import spool
@@ -33,7 +33,7 @@ class Watcher:
     def __init__(self, engine: Engine, roots: Sequence[Path], listener: Listener) -> None:
         self._engine, self._roots, self._listener = engine, roots, listener
         self._schedule = Schedule(engine.settings)
-        self._stores: dict[Store, Path | None] = {}
+        self._stores: dict[Store, set[Path]] = {}
         self._hints = Hints()
         self._spool = spool.default_spool(engine.settings.state_dir)
         self._states: dict[str, State] = {}
@@ -74,7 +74,7 @@ class Watcher:
         if now < self._list_at:
             return
         self._list_at = now + settings.interval
-        found = (ref for store, part in self._stores.items() for ref in self._source(store).discover(store, part))
+        found = runs_of(self._stores, self._engine.sources)
         refs, self._engine.intake.others = unique(found, self._engine.ledger)
         new = [ref for ref in refs if (w := self._schedule.runs.get(ref.source_id)) is None or w.ref != ref]
         for ref in new:
@@ -165,17 +165,12 @@ class Watcher:
         for notice in spool.pending(self._spool):
             if notice.path in self._asked:
                 continue
-            ids = {ref.source_id for path in notice.paths for ref in self._refs_at(path)}
-            mine = ids & self._schedule.runs.keys()
-            if mine and mine == ids:
-                self._asked[notice.path] = mine
-                self._states.update(dict.fromkeys(mine, State.PENDING))
-                now = time.monotonic()
-                for source_id in mine:
-                    self._schedule.runs[source_id].due, self._schedule.runs[source_id].stamp = now, None
-
-    def _refs_at(self, path: Path) -> Iterable[RunRef]:
-        return runs_of(path, self._engine.sources) if path.exists() else ()
+            stores = find_stores((path for path in notice.paths if path.exists()), self._engine.sources)
+            ids = {ref.source_id for ref in runs_of(stores, self._engine.sources)}
+            if ids and ids <= self._schedule.runs.keys():
+                self._asked[notice.path] = ids
+                self._states.update(dict.fromkeys(ids, State.PENDING))
+                self._schedule.now(ids, time.monotonic())
 
     def _answer_notices(self) -> None:
         """Remove the notices whose runs are delivered, or cannot be."""

@@ -71,6 +71,11 @@ class Schedule:
                 run.due = min(run.due, max(now, run.looked + HINT_PAUSE))
                 run.stamp = None
 
+    def now(self, ids: Iterable[str], now: float) -> None:
+        """Somebody asks for these runs: look at once."""
+        for source_id in ids:
+            self.runs[source_id].due, self.runs[source_id].stamp = now, None
+
     def next(self, now: float) -> float:
         """Seconds until the next run is due."""
         return max(0.0, min((run.due for run in self.runs.values()), default=now + self._settings.interval) - now)
