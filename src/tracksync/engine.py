@@ -213,7 +213,7 @@ class Engine:
         if candidate.remote is None:
             raise UncertainError(f"the reply to creating run {work.ref.source_id} was lost, and it is not there yet")
         entry = work.entry
-        work.remote = candidate.remote
+        work.remote, work.fresh = candidate.remote, True
         entry.url = self.destination.run_url(candidate.remote)
         entry.confirmed = not candidate.created
         if candidate.created and not candidate.adopted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tracksync import binding
+from tracksync.destination import RemoteRun
 from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
 from tracksync.ledger import State
@@ -58,13 +59,14 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
     for candidate in unknown:
         if candidate.remote is not None or candidate.error is not None:
             engine.works.pop(candidate.entry.source_id, None)
-    adopted = {c.entry.source_id for c in unknown if c.remote is not None and c.error is None}
+    adopted = {c.entry.source_id: c.remote for c in unknown if c.remote is not None and c.error is None}
     return [rest for work, delta in read if (rest := _rest(engine, work, delta, adopted)) is not None]
 
 
-def _rest(engine: Engine, work: Work, delta: Delta, adopted: set[str]) -> Delta | None:
+def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun]) -> Delta | None:
     """What the server lacks of a run; None if nothing."""
     if work.ref.source_id in adopted:
+        work.remote, work.fresh = adopted[work.ref.source_id], True
         try:
             delta = trust(work, delta, engine.parts)
         except (RemovedError, HeldError, NotSettledError, GoneError):

@@ -29,12 +29,12 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     restarted = any(tail.restarted for tail in delta.metrics)
     if work.verified and not restarted:
         return delta
-    assert entry.run_id is not None
-    remote = work.remote = parts.destination.get_run(entry.run_id)
+    remote = work.remote if work.fresh and work.remote is not None else parts.destination.get_run(work.run_id)
+    work.remote, work.fresh = remote, False
     if remote.deleted and not delta.header.deleted:
         if not parts.settings.restore:
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
-        parts.destination.restore_run(entry.run_id)
+        parts.destination.restore_run(work.run_id)
     said = remote.tags.get(tags.CURSOR)
     lost = reconcile.behind(entry.server_cursor, remote) or entry.cursor.empty
     if lost:

@@ -73,6 +73,8 @@ class Work:
     #: whether the ledger entry carries an epoch of this process
     taken: bool = False
     remote: RemoteRun | None = None
+    #: whether ``remote`` was read from the server just now
+    fresh: bool = False
     delivered: Delivered = field(default_factory=Delivered)
     #: metric keys of which a point was refused: nothing behind it may be sent before it
     blocked: set[str] = field(default_factory=set)

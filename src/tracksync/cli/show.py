@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.
 JSON_VERSION = 1
 
+#: Runs without anything new that are named one by one.
+MOST_SAME = 20
+
 _COLOURS = {State.DONE: "green", State.LIVE: "cyan", State.HELD: "red"}
 
 
@@ -49,6 +52,7 @@ class Console:
         self._lock = threading.RLock()
         self._shown: dict[str, object] = {}
         self._started = time.monotonic()
+        self._nothing_new = 0
         self._sent = (0, 0, 0)  # points, files, bytes that the server has acknowledged
         self._bar = _bar() if not quiet and not changes_only and sys.stderr.isatty() else None
 
@@ -73,11 +77,20 @@ class Console:
             if self._changes_only and self._shown.get(report.source_id) == told:
                 return
             self._shown[report.source_id] = told
+            if self._same(report):
+                return
             for number, line in enumerate(run_lines(report)):
                 if self._data:
                     self._data_line(line, None if number else _COLOURS.get(report.state))
                 elif self._quiet and report.state is State.HELD:
                     self._write(line, err=True)
+
+    def _same(self, report: RunReport) -> bool:
+        """Whether a line would only say that nothing happened, after enough of these."""
+        if report.notes or report.points or report.files or report.state not in (State.DONE, State.LIVE):
+            return False
+        self._nothing_new += 1
+        return self._nothing_new > MOST_SAME
 
     def note(self, line: str) -> None:
         """Say something that concerns no single run."""
@@ -95,6 +108,8 @@ class Console:
             self.note(line)
         for line in report.busy:
             self.error(f"held by another process: {line}")
+        if self._nothing_new > MOST_SAME:
+            self._data_line(f"nothing new in {count(self._nothing_new - MOST_SAME, 'more run')}")
         if not dry_run and not self._changes_only:
             self._data_line(summary_line(report, time.monotonic() - self._started))
 
