@@ -117,6 +117,8 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
 
 def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> None:
     entry, header = candidate.entry, candidate.header
+    if not candidate.experiment:
+        raise HeldError("the experiment's name comes out empty", "name it with --experiment")
     experiment_id = entry.experiment_id or destination.ensure_experiment(candidate.experiment, header.experiment_id)
     entry.experiment_id = experiment_id
     entry.claim = entry.claim or secrets.token_hex(16)
@@ -168,8 +170,9 @@ def give_up_doubles(destination: Destination, entry: Entry) -> None:
 
 
 def _contained(destination: Destination, other: RemoteRun, kept: RemoteRun) -> bool:
-    own = (tags.CLAIM, tags.CURSOR)
-    if any(kept.tags.get(k) != v for k, v in other.tags.items() if k not in own):
+    # tracksync's own tags differ where two hosts made them: claim, cursor, host:path of the store
+    people = {key: value for key, value in other.tags.items() if not key.startswith(tags.PREFIX)}
+    if any(kept.tags.get(key) != value for key, value in people.items()):
         return False
     if any(kept.params.get(k) != v for k, v in other.params.items()) or other.name != kept.name:
         return False

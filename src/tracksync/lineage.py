@@ -48,16 +48,17 @@ class Parents:
         return ""
 
     def linkable(self, entry: Entry) -> bool:
-        """Whether a link that is pending could be made now, by what is known here."""
-        return entry.parent is not None and entry.parent_run_id is None and self._known(entry.parent) is not None
+        """Whether a link could be made now, by what is known here, that is pending or leads to a run given up."""
+        known = self._known(entry.parent) if entry.parent is not None else None
+        return known is not None and known != entry.parent_run_id
 
     def find(self, entries: Iterable[Entry]) -> None:
         """Fill in the parents' ids on the server; what cannot be found now stays pending."""
         unknown: dict[str, list[Entry]] = {}
         for entry in entries:
-            if entry.parent is None or entry.parent_run_id is not None:
+            if entry.parent is None:
                 continue
-            entry.parent_run_id = self._known(entry.parent)
+            entry.parent_run_id = self._known(entry.parent) or entry.parent_run_id
             if entry.parent_run_id is None and time.monotonic() >= self._absent_until.get(entry.parent, 0.0):
                 unknown.setdefault(entry.parent, []).append(entry)
         found = self._destination.find_runs(unknown.keys()) if unknown else {}

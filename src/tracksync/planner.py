@@ -95,6 +95,7 @@ def plan_metrics(tails: Iterable[MetricTail], most: int) -> Iterator[Batch]:
                 last.batch.items.extend((tail.key, point) for point in points)
                 last.keys.add(tail.key)
             last.batch.marks.append((Kind.METRICS.value, tail.key, chunk.mark))
+            last.keys.add(tail.key)  # also for a mark alone: what follows must not be acknowledged before it
     yield from numbers.close()
     yield from nans.close()
 

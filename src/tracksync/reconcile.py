@@ -7,12 +7,14 @@ new ones do.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,36 +27,40 @@ from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
 CHUNK = 1000
 #: The parts of a cursor that say what of the run's content is delivered.
 CONTENT = ("params", "tags", "metrics", "datasets", "artifacts")
-#: Tags whose digests fit into the cursor's tag (5000 characters on older servers).
-MAX_TAGS = 150
+#: Tags and artifacts whose marks fit into the cursor's tag (5000 characters on older servers).
+MOST_TAGS, MOST_FILES = 250, 400
 LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCursor:
-    """What the tag ``tracksync.cursor`` says is delivered. ``sequence`` grows with each change of it."""
+    """What the tag ``tracksync.cursor`` says is delivered. ``sequence`` grows with each change of it.
+
+    ``known`` holds a checksum for each tag and artifact as it was delivered, as far as they fit.
+    """
 
     sequence: int = 0
     points: int = 0
     files: int = 0
-    digests: Mapping[str, str] | None = None
-    newest_mtime_ns: int = 0
-    tags: Mapping[str, str] | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    known: frozenset[int] = frozenset()
 
     @classmethod
     def parse(cls, text: str | None) -> ServerCursor:
         """Read the tag; anything that is no such document counts as nothing delivered."""
         try:
             raw: dict[str, Any] = json.loads(text or "")
-            return cls(int(raw["n"]), int(raw["points"]), int(raw["files"]), dict(raw["digests"]), int(raw["mtime"]),
-                       dict(raw["tags"]))  # fmt: skip
-        except (ValueError, KeyError, TypeError, AttributeError):
+            packed = base64.b64decode(raw["known"], validate=True)
+            known = frozenset(struct.unpack(f">{len(packed) // 4}I", packed))
+            return cls(int(raw["n"]), int(raw["points"]), int(raw["files"]), dict(raw["digests"]), known)
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error):
             return cls()
 
     def text(self) -> str:
         """The tag's value."""
-        document = {"n": self.sequence, "points": self.points, "files": self.files, "digests": self.digests or {},
-                    "mtime": self.newest_mtime_ns, "tags": self.tags or {}}  # fmt: skip
+        packed = struct.pack(f">{len(self.known)}I", *sorted(self.known))
+        document = {"n": self.sequence, "points": self.points, "files": self.files, "digests": dict(self.digests)}
+        document["known"] = base64.b64encode(packed).decode()
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
@@ -64,27 +70,28 @@ def server_cursor(cursor: Cursor, previous: str | None, points: int, files: int)
     ``points`` and ``files`` count what is delivered.
     """
     before = ServerCursor.parse(previous)
-    marks = cursor.parts["artifacts"].values()
-    now = ServerCursor(
-        before.sequence,
-        points,
-        files,
-        {part: cursor.digest(part) for part in CONTENT} | {"name": _crc(str(cursor.get("fields", "name")))},
-        max((int(m[1]) for m in marks if isinstance(m, (list, tuple)) and len(m) > 1), default=0),
-        dict(_tag_digests(cursor.parts["tags"])),
-    )
+    digests = _digests(cursor) | {"name": f"{_sum('fields', 'name', cursor.get('fields', 'name')):08x}"}
+    now = ServerCursor(before.sequence, points, files, digests, frozenset(_sums(cursor)))
     if now == before:
         return previous or now.text()
-    return ServerCursor(before.sequence + 1, *(getattr(now, f) for f in list(now.__slots__)[1:])).text()
+    return replace(now, sequence=before.sequence + 1).text()
 
 
-def _tag_digests(marks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in sorted(marks)[:MAX_TAGS]:
-        yield _crc(key), _crc(str(marks[key]))
+def _digests(cursor: Cursor) -> dict[str, str]:
+    # The tags that name renamed keys are ours: the source, read anew, knows nothing of them.
+    plain = Cursor(cursor.parts)
+    plain.parts["tags"] = {k: m for k, m in plain.parts["tags"].items() if not k.startswith(tags.RENAMED_KEY)}
+    return {part: plain.digest(part) for part in CONTENT}
 
 
-def _crc(text: str) -> str:
-    return f"{zlib.crc32(text.encode('utf-8', 'replace')):08x}"
+def _sums(cursor: Cursor) -> Iterator[int]:
+    for part, most in (("tags", MOST_TAGS), ("artifacts", MOST_FILES)):
+        for item in sorted(cursor.parts[part])[:most]:
+            yield _sum(part, item, cursor.parts[part][item])
+
+
+def _sum(part: str, item: str, mark: object) -> int:
+    return zlib.crc32(json.dumps([part, item, mark]).encode())
 
 
 def behind(entry_cursor: str | None, remote: RemoteRun) -> bool:
@@ -100,10 +107,9 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
     Of metrics only whole parts are taken here; the rest is found key by key (:func:`unsent`).
     """
     said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
-    digests = said.digests or {}
     cursor = Cursor()
-    for part in CONTENT:
-        if digests.get(part) == whole.digest(part):
+    for part, digest in _digests(whole).items():
+        if said.digests.get(part) == digest:
             cursor.parts[part] = dict(whole.parts[part])
     if not cursor.parts["params"]:
         held = {p.key: remote.params.get(destination.legal_key(p.key)) for p in delta.params}
@@ -112,12 +118,13 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
         )
     if not cursor.parts["tags"]:
         cursor.advance(_tags_on_server(delta, remote, said, destination))
+    cursor.advance(("tags", key, 1) for key in remote.tags if key.startswith(tags.RENAMED_KEY))
     if not cursor.parts["artifacts"] and delta.files:
         there = destination.list_artifacts(remote)
         cursor.advance(
             ("artifacts", f.path, f.mark)
             for f in delta.files
-            if there.get(destination.legal_path(f.path)) == f.size and f.mtime_ns <= said.newest_mtime_ns
+            if there.get(destination.legal_path(f.path)) == f.size and _sum("artifacts", f.path, f.mark) in said.known
         )
     return cursor
 
@@ -127,7 +134,7 @@ def _tags_on_server(
 ) -> Iterator[tuple[str, str, Any]]:
     """Tags that need not go again: delivered and unchanged at the source, whatever people made of them since."""
     for tag in delta.tags:
-        delivered = (said.tags or {}).get(_crc(tag.key)) == _crc(str(tag.mark))
+        delivered = _sum("tags", tag.key, tag.mark) in said.known
         value = remote.tags.get(destination.legal_key(tag.key))
         if delivered or value == tag.value[: destination.limits.tag_value]:
             yield "tags", tag.key, tag.mark
@@ -139,7 +146,9 @@ def fields_on_server(remote: RemoteRun, name: str) -> dict[str, Any]:
     A name that people changed on the server counts as told: it stays until the source's own name changes.
     """
     said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
-    fields: dict[str, Any] = {"name": name if (said.digests or {}).get("name") == _crc(name) else remote.name}
+    fields: dict[str, Any] = {
+        "name": name if said.digests.get("name") == f"{_sum('fields', 'name', name):08x}" else remote.name
+    }
     if remote.status.terminal:
         fields["end"] = remote.end_time
     if tags.SOURCE_PARENT in remote.tags:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PREFIX = "tracksync."
+
 #: Identity of the run at its source; what a run is looked up by.
 SOURCE_RUN_ID = "tracksync.source.run_id"
 SOURCE_KIND = "tracksync.source.kind"

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from tracksync.sources import load_sources
 from tracksync.survey import survey
 from writer import Writer, grow, newer
 
+LIVE_MAX_SIZE = 30
 KEYS = ["loss", "val/loss", "lr schedule"]
 FILES = ["terminal_log.txt", "plots dir/a ü.png", "last.ckpt"]
 ENDS = ["FINISHED", "FAILED", "KILLED"]
@@ -89,7 +91,10 @@ class Machine(RuleBasedStateMachine):
         self.resources = ExitStack()
         self.scratch = Path(self.resources.enter_context(tempfile.TemporaryDirectory(prefix="tracksync-machine-")))
         self.proxy = self.resources.enter_context(Proxy(server.url))
-        self.settings = Settings(to=self.proxy.url, state_dir=self.scratch / "state", settle=0, server_wait=0)
+        self.settings = Settings(
+            to=self.proxy.url, state_dir=self.scratch / "state", settle=0, server_wait=0, live_max_size=LIVE_MAX_SIZE
+        )
+        self.elsewhere = replace(self.settings, state_dir=self.scratch / "state of another host")
         self.store = Writer(self.scratch / "mlruns")
         self.sources = load_sources()
         self.engine = None
@@ -135,6 +140,15 @@ class Machine(RuleBasedStateMachine):
         self.mend_line(run, key)
         run.log(key, values, step=step)
 
+    @rule(run=which, key=keys)
+    def the_same_line_again(self, run, key):
+        """As a job does that replays a step after a restart; one point for any database."""
+        run = self.pick(run)
+        self.mend_line(run, key)
+        path = run.path / "metrics" / key
+        if path.exists():
+            run.append(f"metrics/{key}", path.read_bytes().splitlines(keepends=True)[-1])
+
     @rule(run=which, key=keys, cut=st.integers(1, 17))
     def half_a_line(self, run, key, cut):
         run = self.pick(run)
@@ -169,6 +183,19 @@ class Machine(RuleBasedStateMachine):
     )
     def tag(self, run, key, value):
         self.pick(run).tag(key, value)
+
+    @rule(run=which, name=st.sampled_from(["renamed", "renamed again"]))
+    def rename(self, run, name):
+        run = self.pick(run)
+        run.client.update_run(run.id, name=name)
+
+    @precondition(lambda self: len(self.runs) > 1)
+    @rule(run=which, parent=which)
+    def another_parent(self, run, parent):
+        """Of an older run only: a cycle is another test."""
+        run, parent = run % len(self.runs), parent % len(self.runs)
+        if parent < run:
+            self.pick(run).tag("mlflow.parentRunId", self.runs[parent].id)
 
     @rule(run=which, number=st.integers(0, 99))
     def param(self, run, number):
@@ -225,9 +252,10 @@ class Machine(RuleBasedStateMachine):
 
     # What tracksync does
 
-    def start(self, destination=None, stop=None):
-        server = MlflowServer(self.proxy.url, attempts_seconds=0)
-        return Engine(self.settings, destination or server, self.sources, stop or threading.Event(), lambda *_: None)
+    def start(self, destination=None, stop=None, settings=None):
+        destination = destination or MlflowServer(self.proxy.url, attempts_seconds=0)
+        settings, stop = settings or self.settings, stop or threading.Event()
+        return Engine(settings, destination, self.sources, stop, lambda *_: None)
 
     def refs(self):
         store = Store("mlflow-file", self.store.root)
@@ -248,6 +276,11 @@ class Machine(RuleBasedStateMachine):
     def push(self):
         self.restart()
         self.push_with(self.start(), self.refs())
+
+    @rule()
+    def push_from_another_host(self):
+        """One that shares the store but not the state directory, while a watch goes on here."""
+        self.push_with(self.start(settings=self.elsewhere), self.refs())
 
     @rule(run=which)
     def push_one(self, run):
@@ -284,9 +317,10 @@ class Machine(RuleBasedStateMachine):
         self.proxy.clear()
         there = client_of(self.server.url)
         paths = {run.id: run.path for run in self.runs}
-        for entry in Ledger(self.settings.state_dir, self.proxy.url).entries():
+        places = [self.settings.state_dir, self.elsewhere.state_dir]
+        for entry in [entry for place in places for entry in Ledger(place, self.proxy.url).entries()]:
             matches = found(self.server.url, entry.source_id)
-            assert len(matches) <= 1
+            assert len(matches) <= 1, [match.info.run_id for match in matches]
             if entry.run_id is None:
                 continue
             (remote,) = matches

@@ -131,7 +131,8 @@ def test_a_parent_that_never_comes_leaves_the_link_pending_and_withholds_nothing
         [sys.executable, "-m", "tracksync", "status", "--json", "--state-dir", str(state_dir)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert "f" * 32 in json.dumps([run for run in json.loads(status.stdout)["runs"] if run["source_id"] == child.id])
+    (place,) = json.loads(status.stdout)["destinations"]
+    assert "f" * 32 in json.dumps([shown for shown in place["runs"] if shown["source_id"] == child.id])
 
 
 def test_a_run_that_names_itself_gets_no_parent(server, store, settings, experiment_name):

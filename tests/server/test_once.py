@@ -19,7 +19,7 @@ from tracksync.api import Silent, watch
 from tracksync.config import Settings
 from tracksync.ledger import State
 from waiting import until
-from writer import Writer
+from writer import Writer, newer
 
 NOTE = "mlflow.note.content"
 
@@ -149,6 +149,23 @@ def test_only_new_points_travel_in_a_second_push(full, settings, proxy, server):
     assert sum(run.points for run in report.runs) == 2
     assert {seen.path.rpartition("/")[2] for seen in proxy.writes} == {"log-batch"}
     assert_equal(full.root, server.url)
+
+
+def test_a_file_of_the_same_size_is_sent_after_the_ledger_was_lost(store, experiment_name, settings, server, state_dir):
+    """A checkpoint that waits for the end of the run, while a smaller and newer file is delivered."""
+    settings = replace(settings, live_max_size=1000)
+    run = store.run(experiment_name, name="resumed")
+    run.file("last.ckpt", b"1" * 2000)
+    run.end()
+    tracksync.push([store.root], settings=settings)
+    run.reopen()
+    run.file("last.ckpt", b"2" * 2000)
+    newer(newer(run.file("small.txt", b"newer")))
+    tracksync.push([store.root], settings=settings)
+    shutil.rmtree(state_dir)
+    run.end()
+    assert tracksync.push([store.root], settings=settings).exit_code == 0
+    assert_equal(store.root, server.url)
 
 
 def test_a_dry_run_writes_nothing_anywhere(full, settings, proxy, state_dir):
