@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from tracksync import fsutil
 from tracksync.destination import Destination, RemoteRun
-from tracksync.errors import NotSettledError, RefusedError, TracksyncError, UnreachableError
+from tracksync.errors import HeldError, NotSettledError, RefusedError, TracksyncError, UnreachableError
 from tracksync.model import FileItem
 
 #: While its run is live, a file goes again no sooner than this many times the duration of its last upload.
@@ -22,6 +22,8 @@ RESEND_FACTOR = 10
 WORKERS = 2
 #: Seconds before a file that changed while it was sent is tried again.
 CHANGED_PAUSE = 1.0
+#: Seconds before a file that could not be read is tried again.
+UNREADABLE_PAUSE = 60.0
 #: Uploads of one file that may fail while the server answers otherwise, before the file is held.
 MOST_FAILURES = 3
 
@@ -30,11 +32,15 @@ log = logging.getLogger("tracksync")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one upload: delivered, or an error, or (neither) the file changed under it: look again."""
+    """What became of one upload: delivered, or an error, or (neither) the file changed under it: look again.
+
+    ``unreadable``: the error lies with the file's permissions or disk, and may be mended without a change of its mark.
+    """
 
     item: FileItem
     delivered: bool
     error: TracksyncError | None = None
+    unreadable: bool = False
 
 
 class ArtifactLane:
@@ -100,15 +106,23 @@ class ArtifactLane:
             return Outcome(item, delivered=False, error=self._failed(source_id, item, error))
         except TracksyncError as error:
             return Outcome(item, delivered=False, error=error)
-        except OSError as error:  # vanished or changed its kind: the next look tells
-            log.info("artifact %s not sent: %s", item.path, error)
+        except (FileNotFoundError, NotADirectoryError, InterruptedError, fsutil.NotRegularError) as error:
+            log.info("artifact %s not sent: %s", item.path, error)  # the next look tells what became of it
             delivered = False
+        except OSError as error:
+            self._pause(source_id, item, UNREADABLE_PAUSE)
+            reason = f"{item.root / item.relative} cannot be read: {error.strerror or error}"
+            return Outcome(item, delivered=False, error=HeldError(reason, "mend its permissions"), unreadable=True)
         now = self._clock()
         with self._lock:
             self._live_again[source_id, item.path] = now + RESEND_FACTOR * (now - started)
-            if not delivered:
-                self._again[source_id, item.path] = now + CHANGED_PAUSE
+        if not delivered:
+            self._pause(source_id, item, CHANGED_PAUSE)
         return Outcome(item, delivered=delivered)
+
+    def _pause(self, source_id: str, item: FileItem, seconds: float) -> None:
+        with self._lock:
+            self._again[source_id, item.path] = self._clock() + seconds
 
     def _failed(self, source_id: str, item: FileItem, error: UnreachableError) -> TracksyncError:
         """Tell a server that is away from one that answers all but this upload: the file is held, not the rest."""

@@ -181,7 +181,7 @@ def collect_files(work: Work, parts: Parts) -> None:
             work.entry.held.pop(name, None)
             work.acknowledged(parts, files=1, size=item.size)
         elif isinstance(error, RefusedError | HeldError):
-            work.entry.held[name] = Problem(str(error), error.hint, item.mark)
+            work.entry.held[name] = Problem(str(error), error.hint, None if outcome.unreadable else item.mark)
     if outcomes:
         work.commit(parts)
     for outcome in outcomes:
@@ -233,7 +233,9 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
     left = [f for f in left if f"artifact:{f.path}" not in entry.held]
     entry.pending_points, entry.pending_files = 0, len(left)
     entry.pending_bytes = sum(f.size for f in left)
-    refused = {**work.source.tally(entry.cursor).refused, **delta.refused}
+    refused = dict(delta.refused)
+    for item, reason in work.source.tally(entry.cursor).refused.items():
+        refused[item] = f"{reason}; {refused[item]}" if item in refused else reason
     entry.refused, entry.refused_count = dict(list(refused.items())[:NAMED_REFUSALS]), len(refused)
     if any(_due(f, delta, parts) for f in left) or (delta.header.ended and delta.waiting):
         return State.SYNCING

@@ -137,7 +137,7 @@ def test_a_tracking_uri_that_is_the_offline_store_is_no_destination(store, exper
 
 def test_a_web_server_that_is_no_mlflow_server(store, experiment_name):
     store.run(experiment_name)
-    with answering(SimpleHTTPRequestHandler) as url:
+    with answering(type("Files", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})) as url:
         assert url in refused(3, "push", "--to", url, "--server-wait", "2s", store.root)
 
 
@@ -408,7 +408,7 @@ def test_a_last_line_that_is_finished_later_goes_whole(store, server, client, ex
     pushed(store, server)
     run.line("loss", "75 3\n")
     _, runs = pushed(store, server)
-    assert [(p.step, p.value) for p in client.get_metric_history(runs[run.id].run_id, "loss")][-1] == (3, 0.75)
+    assert (3, 0.75) in [(p.step, p.value) for p in client.get_metric_history(runs[run.id].run_id, "loss")]
     assert steps(client, runs[run.id]) == [0, 1, 2, 3]
 
 
@@ -451,7 +451,7 @@ def test_a_param_that_changed_keeps_its_first_value_and_the_drift_is_said(
     assert there.info.status == "FINISHED"
     assert any("lr" in note and "the first stays" in note for note in runs[run.id].notes)
     code, out, _ = tracksync("status", "--state-dir", state)
-    assert (code, "drift" in out or "the first stays" in out or "differ" in out) == (0, True)
+    assert (code, "first value kept on the server: lr" in out) == (0, True), out
 
 
 # --- experiments

@@ -29,6 +29,9 @@ Examples:
   tracksync watch                              the [[store]] tables of config.toml
 """
 
+#: Seconds after a signal within which the process ends, whatever the server does.
+STOP_SECONDS = 9.0
+
 
 @click.command(short_help="Send runs as they are written, until told to stop.", epilog=EPILOG)
 @click.argument("paths", metavar="[DIR]...", nargs=-1, type=Place())
@@ -102,10 +105,22 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         stop.set()
+        last.start()
 
+    last = threading.Timer(STOP_SECONDS, _leave)
+    last.daemon = True
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
+        last.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave() -> None:
+    """End although a request is still without an answer: all that was acknowledged is recorded, the rest is asked."""
+    click.echo(
+        "tracksync: stopped while the server owed an answer; nothing is lost, the next start asks for it", err=True
+    )
+    os._exit(0)
