@@ -80,10 +80,15 @@ class ArtifactLane:
                 del self._futures[source_id]
         return [future.result() for future in outcomes if not future.cancelled()]
 
-    def busy(self, source_id: str) -> int:
-        """How many uploads of a run are queued, under way, or finished and not collected."""
+    def under_way(self, source_id: str) -> set[str]:
+        """The paths of a run's uploads that are queued, under way, or finished and not collected."""
         with self._lock:
-            return len(self._futures.get(source_id, ()))
+            return set(self._futures.get(source_id, ()))
+
+    def busy(self, source_id: str) -> bool:
+        """Whether there are any."""
+        with self._lock:
+            return bool(self._futures.get(source_id))
 
     def wait(self, timeout: float) -> None:
         """Wait until no upload is under way, or ``timeout`` seconds."""
@@ -111,8 +116,9 @@ class ArtifactLane:
             delivered = False
         except OSError as error:
             self._pause(source_id, item, UNREADABLE_PAUSE)
-            reason = f"{item.root / item.relative} cannot be read: {error.strerror or error}"
-            return Outcome(item, delivered=False, error=HeldError(reason, "mend its permissions"), unreadable=True)
+            reason = f"{item.root / item.relative} may not be read: {error.strerror or error}"
+            hint = "mend its permissions, or the file system; it is tried again"
+            return Outcome(item, delivered=False, error=HeldError(reason, hint), unreadable=True)
         now = self._clock()
         with self._lock:
             self._live_again[source_id, item.path] = now + RESEND_FACTOR * (now - started)

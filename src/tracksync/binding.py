@@ -118,7 +118,7 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
 def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> None:
     entry, header = candidate.entry, candidate.header
     if not candidate.experiment:
-        raise HeldError("the experiment's name comes out empty", "name it with --experiment")
+        raise HeldError("the experiment's name is empty", "name it with --experiment")
     experiment_id = entry.experiment_id or destination.ensure_experiment(candidate.experiment, header.experiment_id)
     entry.experiment_id = experiment_id
     entry.claim = entry.claim or secrets.token_hex(16)

@@ -84,13 +84,14 @@ def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
 def anything(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether there is anything to tell the server, or anything about it that the ledger does not know for sure."""
     entry, told = work.entry, work.entry.cursor.parts["fields"]
-    idle = parts.lane.busy(entry.source_id) == 0
+    idle = not parts.lane.busy(entry.source_id)
     return (
         not todo.empty
         or (idle and not entry.clean)
         or told.get("name") != todo.header.name
         or bool(lineage.link(entry))
         or (idle and (entry.status, told.get("end")) != _end(todo))
+        or (idle and told.get("incomplete", 0) != len(entry.held))
         or entry.state is State.REMOVED
         or bool(entry.doubles and not work.doubles_tried)
     )
@@ -230,7 +231,8 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
     """How far the run has come, by what is left of this look at it; also counts what is pending and refused."""
     entry = work.entry
     left = [f for f in delta.files if entry.cursor.get("artifacts", f.path) != f.mark]
-    left = [f for f in left if f"artifact:{f.path}" not in entry.held]
+    sending = parts.lane.under_way(entry.source_id)
+    left = [f for f in left if f"artifact:{f.path}" not in entry.held or f.path in sending]
     entry.pending_points, entry.pending_files = 0, len(left)
     entry.pending_bytes = sum(f.size for f in left)
     refused = dict(delta.refused)

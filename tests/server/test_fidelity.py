@@ -4,6 +4,7 @@ import json
 import math
 import pwd
 import time
+import uuid
 
 import pytest
 import requests
@@ -272,6 +273,12 @@ def test_nothing_of_it_is_written_a_second_time(delivered, make_proxy, tmp_path,
 
 
 @pytest.fixture
+def experiment_name():
+    """Short: a long last line of meta.yaml may be cut, and is waited for."""
+    return f"experiment {uuid.uuid4().hex}"
+
+
+@pytest.fixture
 def store(tmp_path):
     return RawStore(tmp_path / "project" / "mlruns")
 
@@ -406,3 +413,74 @@ def test_thousands_of_metric_keys_in_one_run(store, make_proxy, server, client, 
     assert time.monotonic() - began < 60
     latest = client.get_run(report.runs[0].run_id).data.metrics
     assert latest == {f"gpu{i % 10}/k{i}": 2 / 7 for i in range(size)}
+
+
+def test_tags_of_tracksyncs_own_in_the_source_do_not_become_the_runs_own(store, server, client, experiment_name):
+    """As a run has them that was fetched from a server into a file store: another run's identity and cursor."""
+    foreign = {
+        "tracksync.source.run_id": "f" * 32,
+        "tracksync.source.kind": "other",
+        "tracksync.claim": "0",
+        "tracksync.cursor": '{"n":7}',
+        "tracksync.parent_pending": "e" * 32,
+        "tracksync.incomplete": "9",
+        "tracksync.duplicate_of": "d" * 32,
+    }
+    run = store.run(experiment_name, tags=foreign | {"stage": "pilot"}, metrics={"loss": points(5)})
+    for state in ("one", "one", "two"):
+        report = push([store.root], settings=Settings(to=server.url, state_dir=store.root.parent / state))
+        assert report.exit_code == 0
+        assert [outcome.state for outcome in report.runs] == [State.DONE]
+    there = runs_in(client, experiment_name)
+    assert list(there) == [run.id]
+    tags = there[run.id].data.tags
+    assert (tags["tracksync.source.kind"], tags["stage"]) == ("mlflow-file", "pilot")
+    assert {"tracksync.parent_pending", "tracksync.incomplete", "tracksync.duplicate_of"}.isdisjoint(tags)
+
+
+def test_an_artifact_where_a_long_value_would_go(store, server, client, experiment_name):
+    """The run's own file keeps its place, and a push ends."""
+    name = "tracksync/params/long.txt"
+    run = store.run(experiment_name, params={"long": LONG_PARAM}, artifacts={name: "the run's own"})
+    for _ in range(2):
+        report = push([store.root], to=server.url)
+        assert report.exit_code == 0
+        assert [outcome.state for outcome in report.runs] == [State.DONE]
+    there = runs_in(client, experiment_name)[run.id]
+    files = [f.path for f in client.list_artifacts(there.info.run_id, "tracksync/params")]
+    contents = {(server.directory / "artifacts" / there.info.experiment_id / there.info.run_id / "artifacts" / f).read_text() for f in files}
+    assert contents == {"the run's own", LONG_PARAM}
+    assert name in files
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"user_id": "u" * 300}, {"run_name": "n" * 300}, {"user_id": "''"}, {"user_id": "null"}, {"run_name": "''"}, {"run_name": "null"},
+     {"run_name": '"a\\nb\\u2028c"'}],
+    ids=["long user", "long name", "no user", "null user", "no name", "null name", "lines in the name"],
+)  # fmt: skip
+def test_odd_names_are_delivered_once_also_when_the_ledger_is_lost(store, make_proxy, server, client, experiment_name, fields):
+    run = store.run(experiment_name, metrics={"loss": points(5)}, **fields)
+    proxy = make_proxy(server.url)
+    for state in ("one", "one", "two"):
+        proxy.clear()
+        report = push([store.root], settings=Settings(to=proxy.url, state_dir=store.root.parent / state, settle=0.0))
+        assert report.exit_code == 0, report.runs
+        assert [outcome.state for outcome in report.runs] == [State.DONE]
+        assert state == "one" or proxy.writes == []
+    assert list(runs_in(client, experiment_name)) == [run.id]
+
+
+def test_a_file_that_the_server_refuses_holds_back_the_file_only(store, make_proxy, server, client, experiment_name):
+    run = store.run(experiment_name, metrics={"loss": points(5)}, artifacts={"large.bin": "x" * 100, "small.txt": "x"})
+    proxy = make_proxy(server.url)
+    proxy.answer("large.bin", 413, body="<title>Request Entity Too Large</title>", method="PUT", times=None)
+    report = push([store.root], to=proxy.url)
+    assert (report.exit_code, report.runs[0].state) == (5, State.HELD)
+    assert any(note.startswith("held: artifact:large.bin: ") for note in report.runs[0].notes)
+    there = runs_in(client, experiment_name)[run.id]
+    assert (there.info.status, there.data.tags["tracksync.incomplete"]) == ("FINISHED", "1")
+    proxy.clear()
+    report = push([store.root], settings=Settings(to=proxy.url, retry=True))
+    assert (report.exit_code, report.runs[0].state) == (0, State.DONE)
+    assert "tracksync.incomplete" not in runs_in(client, experiment_name)[run.id].data.tags
