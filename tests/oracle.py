@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 SOURCE_ID = "tracksync.source.run_id"
 PARENT = "mlflow.parentRunId"
@@ -54,17 +55,20 @@ def comparable(value):
 
 def artifacts(client, run_id):
     """Every artifact of a run: path -> content. What tracksync adds itself is left out."""
-    paths = list(_paths(client, run_id, None))
+    # The client's own listing asks for logged models too, which an old server answers with 404.
+    repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri, client.tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
-        return {path: Path(client.download_artifacts(run_id, path, scratch)).read_bytes() for path in paths}
+        return {
+            path: Path(repository.download_artifacts(path, scratch)).read_bytes() for path in _paths(repository, None)
+        }
 
 
-def _paths(client, run_id, directory):
-    for entry in client.list_artifacts(run_id, directory):
+def _paths(repository, directory):
+    for entry in repository.list_artifacts(directory):
         if entry.path == "tracksync":
             continue
         if entry.is_dir:
-            yield from _paths(client, run_id, entry.path)
+            yield from _paths(repository, entry.path)
         else:
             yield entry.path
 

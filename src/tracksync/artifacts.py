@@ -24,6 +24,8 @@ WORKERS = 2
 CHANGED_PAUSE = 1.0
 #: Seconds before a file that could not be read is tried again.
 UNREADABLE_PAUSE = 60.0
+#: Uploads during which a file of an ended run may change, before the file is held.
+MOST_CHANGES = 5
 #: Uploads of one file that may fail while the server answers otherwise, before the file is held.
 MOST_FAILURES = 3
 
@@ -54,6 +56,7 @@ class ArtifactLane:
         self._futures: dict[str, dict[str, Future[Outcome]]] = defaultdict(dict)
         self._live_again: dict[tuple[str, str], float] = {}
         self._again: dict[tuple[str, str], float] = {}
+        self._changes: Counter[tuple[str, str]] = Counter()
         self._failures: Counter[tuple[str, str]] = Counter()
         self._stopping = threading.Event()
 
@@ -65,10 +68,10 @@ class ArtifactLane:
             known = (self._again,) if ended else (self._again, self._live_again)
             return all(self._clock() >= times.get((source_id, item.path), 0.0) for times in known)
 
-    def submit(self, source_id: str, remote: RemoteRun, item: FileItem) -> None:
-        """Queue one upload."""
+    def submit(self, source_id: str, remote: RemoteRun, item: FileItem, *, ended: bool) -> None:
+        """Queue one upload; ``ended``: the run has ended, so that its files should keep still."""
         with self._lock:
-            self._futures[source_id][item.path] = self._pool.submit(self._upload, source_id, remote, item)
+            self._futures[source_id][item.path] = self._pool.submit(self._upload, source_id, remote, item, ended)
 
     def collect(self, source_id: str) -> list[Outcome]:
         """Take the finished uploads of a run."""
@@ -101,7 +104,7 @@ class ArtifactLane:
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _upload(self, source_id: str, remote: RemoteRun, item: FileItem) -> Outcome:
+    def _upload(self, source_id: str, remote: RemoteRun, item: FileItem, ended: bool) -> Outcome:  # noqa: FBT001
         started = self._clock()
         try:
             delivered = self._send(remote, item)
@@ -122,9 +125,22 @@ class ArtifactLane:
         now = self._clock()
         with self._lock:
             self._live_again[source_id, item.path] = now + RESEND_FACTOR * (now - started)
-        if not delivered:
-            self._pause(source_id, item, CHANGED_PAUSE)
-        return Outcome(item, delivered=delivered)
+        if delivered:
+            return Outcome(item, delivered=True)
+        self._pause(source_id, item, CHANGED_PAUSE)
+        return Outcome(item, delivered=False, error=self._restless(source_id, item) if ended else None)
+
+    def _restless(self, source_id: str, item: FileItem) -> HeldError | None:
+        """Why a file that changes again and again is held: else its run would never be called FINISHED."""
+        with self._lock:
+            self._changes[source_id, item.path] += 1
+            if self._changes[source_id, item.path] < MOST_CHANGES:
+                return None
+            del self._changes[source_id, item.path]
+        return HeldError(
+            f"{item.root / item.relative} is still being written although the run has ended",
+            "find out who writes it; it is sent again when it has changed",
+        )
 
     def _pause(self, source_id: str, item: FileItem, seconds: float) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tracksync import tags
-from tracksync.destination import Destination, RemoteRun
+from tracksync.destination import Destination, Limits, RemoteRun
 from tracksync.errors import HeldError, RefusedError, RemovedError, TracksyncError, UncertainError
 from tracksync.ledger import Entry, Ledger
 from tracksync.model import RunHeader, Store
@@ -45,7 +45,7 @@ def choose(found: Sequence[RemoteRun]) -> RemoteRun:
     return min(found, key=lambda run: (run.deleted, tags.CLAIM in run.tags, run.run_id))
 
 
-def check(header: RunHeader, remote: RemoteRun) -> None:
+def check(header: RunHeader, remote: RemoteRun, limits: Limits) -> None:
     """Make sure that a run on the server that carries our tag is the same run.
 
     Raises:
@@ -55,7 +55,7 @@ def check(header: RunHeader, remote: RemoteRun) -> None:
     user = remote.user or remote.tags.get(tags.USER, "")
     for what, here, there in (
         ("start time", header.start_time, remote.start_time),
-        ("user", header.user or user, user or header.user),
+        ("user", (header.user or user)[: limits.user], (user or header.user)[: limits.user]),
         ("owner", header.owner, owner if owner is not None else header.owner),
     ):
         if here != there:
@@ -71,16 +71,16 @@ def look_up(destination: Destination, candidates: Iterable[Candidate]) -> None:
     found = destination.find_runs(wanted.keys()) if wanted else {}
     for source_id, candidate in wanted.items():
         if runs := found.get(source_id):
-            _bind(candidate, runs)
+            _bind(candidate, runs, destination.limits)
 
 
-def _bind(candidate: Candidate, runs: Sequence[RemoteRun]) -> None:
+def _bind(candidate: Candidate, runs: Sequence[RemoteRun], limits: Limits) -> None:
     entry = candidate.entry
     kept = choose(runs)
     own = [run for run in runs if entry.claim and run.tags.get(tags.CLAIM) == entry.claim]
     try:
         if kept not in own:
-            check(candidate.header, kept)
+            check(candidate.header, kept, limits)
     except HeldError as error:
         candidate.error = error
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tracksync import spool
 from tracksync.engine import Engine
-from tracksync.errors import NotSettledError, TracksyncError, UnreachableError
+from tracksync.errors import HeldError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
@@ -50,7 +50,10 @@ class _Drive:
         total.files += outcome.delivered.files
         total.bytes += outcome.delivered.bytes
         if outcome.error is not None:
-            return self._begin_again(outcome, outcome.error)
+            if not self._fruitless(outcome):
+                return outcome.ref
+            reason = f"it was begun {FRUITLESS + 1} times without getting on: {outcome.error}"
+            outcome = self.engine.give_up(outcome.ref, HeldError(reason, outcome.error.hint or "push it again later"))
         if self.engine.parts.lane.busy(source_id):
             return outcome.ref
         if outcome.again or outcome.state is State.PENDING:
@@ -67,13 +70,11 @@ class _Drive:
         self.done(outcome)
         return None
 
-    def _begin_again(self, outcome: Outcome, error: TracksyncError) -> RunRef:
-        """A request got no answer, or the run changed hands: look again, but not for ever if nothing gets through."""
+    def _fruitless(self, outcome: Outcome) -> bool:
+        """Whether a run was begun again too often: a request got no answer, or the run changed hands."""
         source_id = outcome.ref.source_id
         self.failures[source_id] = 0 if outcome.delivered != Delivered() else self.failures.get(source_id, 0) + 1
-        if self.failures[source_id] > FRUITLESS and self.engine.settings.server_wait is not None:
-            raise UnreachableError(str(error), error.hint) from error
-        return outcome.ref
+        return self.failures[source_id] > FRUITLESS
 
     def done(self, outcome: Outcome) -> None:
         run = run_report(outcome.entry, outcome.state, self.delivered.get(outcome.ref.source_id, Delivered()))

@@ -27,6 +27,7 @@ from tracksync.errors import (
     RemovedError,
     TracksyncError,
     UncertainError,
+    UnreachableError,
 )
 from tracksync.intake import Intake
 from tracksync.lease import Leases
@@ -110,14 +111,16 @@ class Engine:
         hands = self._bind(self._take(refs, done), done)
         self._parents.find(work.entry for work, _ in hands)
         futures = [self._pool.submit(self._guard, work, self._replay, delta) for work, delta in hands]
-        errors: list[TracksyncError] = []
+        failures: list[TracksyncError] = []
         for future in futures:
             try:
                 done.append(future.result())
             except TracksyncError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        if any(isinstance(outcome.error, UnreachableError) for outcome in done):
+            self.destination.probe()  # a server that answers this fails these runs only; else it is away
         return done
 
     def _take(self, refs: Sequence[RunRef], done: list[Outcome]) -> list[Hand]:
@@ -172,7 +175,7 @@ class Engine:
             return self._settle(work, State.GONE, error)
         except NotSettledError:
             return Outcome(work.ref, work.entry, State.SYNCING, work.delivered, again=True)
-        except (UncertainError, LeaseError) as error:
+        except (UncertainError, UnreachableError, LeaseError) as error:
             # Begin again from what is recorded: the next look compares it with the server.
             log.info("run %s: %s", work.ref.source_id, error)
             self.forget(work.ref.source_id)

@@ -93,6 +93,13 @@ class RunHeader:
         """Whether nothing more is to be expected: the run has ended, or was deleted."""
         return self.status.terminal or self.deleted
 
+    @property
+    def end(self) -> tuple[str | None, int | None]:
+        """Status and end time as they are recorded once delivered; (None, None) for a run that goes on."""
+        if not self.ended:
+            return None, None
+        return f"{self.status} deleted" if self.deleted else self.status.value, self.end_time
+
 
 class Cursor:
     """How far one run has been read and acknowledged: for each part of the run, a mark per item.

@@ -21,7 +21,7 @@ from typing import Any
 from tracksync import tags
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
-from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
+from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point, RunHeader
 
 #: Points read at a time while a tail is compared with the server.
 CHUNK = 1000
@@ -64,13 +64,15 @@ class ServerCursor:
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
-def server_cursor(cursor: Cursor, previous: str | None, points: int, files: int) -> str:
+def server_cursor(
+    cursor: Cursor, previous: str | None, points: int, files: int, end: tuple[str | None, int | None]
+) -> str:
     """The value of the tag ``tracksync.cursor`` for a cursor; ``previous`` unchanged where it says the same.
 
-    ``points`` and ``files`` count what is delivered.
+    ``points`` and ``files`` count what is delivered; ``end`` is the run's end, which follows this tag.
     """
     before = ServerCursor.parse(previous)
-    digests = _digests(cursor) | {"name": f"{_sum('fields', 'name', cursor.get('fields', 'name')):08x}"}
+    digests = _digests(cursor) | _field_sums(cursor.get("fields", "name"), end)
     now = ServerCursor(before.sequence, points, files, digests, frozenset(_sums(cursor)))
     if now == before:
         return previous or now.text()
@@ -82,6 +84,10 @@ def _digests(cursor: Cursor) -> dict[str, str]:
     plain = Cursor(cursor.parts)
     plain.parts["tags"] = {k: m for k, m in plain.parts["tags"].items() if not k.startswith(tags.RENAMED_KEY)}
     return {part: plain.digest(part) for part in CONTENT}
+
+
+def _field_sums(name: str | None, end: tuple[str | None, int | None]) -> dict[str, str]:
+    return {"name": f"{_sum('fields', 'name', name):08x}", "end": f"{_sum('fields', 'end', end):08x}"}
 
 
 def _sums(cursor: Cursor) -> Iterator[int]:
@@ -100,10 +106,11 @@ def behind(entry_cursor: str | None, remote: RemoteRun) -> bool:
     return theirs.sequence < ours.sequence or (theirs.sequence == ours.sequence and theirs != ours)
 
 
-def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cursor) -> Cursor:
+def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cursor, recorded: str | None) -> Cursor:
     """Work out the cursor of a run from what the server holds.
 
-    ``delta`` is the run read from the very start, ``whole`` the cursor that would be true if all of it were delivered.
+    ``delta`` is the run read from the very start, ``whole`` the cursor that would be true if all of it were delivered,
+    ``recorded`` the tag as the ledger remembers it, if it does.
     Of metrics only whole parts are taken here; the rest is found key by key (:func:`unsent`).
     """
     said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
@@ -117,7 +124,7 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
             ("params", p.key, p.mark) for p in delta.params if held[p.key] == p.value[: destination.limits.param_value]
         )
     if not cursor.parts["tags"]:
-        cursor.advance(_tags_on_server(delta, remote, said, destination))
+        cursor.advance(_tags_on_server(delta, remote, said.known, ServerCursor.parse(recorded).known, destination))
     cursor.advance(("tags", key, 1) for key in remote.tags if key.startswith(tags.RENAMED_KEY))
     if not cursor.parts["artifacts"] and delta.files:
         there = destination.list_artifacts(remote)
@@ -130,32 +137,40 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
 
 
 def _tags_on_server(
-    delta: Delta, remote: RemoteRun, said: ServerCursor, destination: Destination
+    delta: Delta, remote: RemoteRun, said: frozenset[int], recorded: frozenset[int], destination: Destination
 ) -> Iterator[tuple[str, str, Any]]:
     """Tags that need not go again: delivered and unchanged at the source, whatever people made of them since."""
     for tag in delta.tags:
-        delivered = _sum("tags", tag.key, tag.mark) in said.known
         value = remote.tags.get(destination.legal_key(tag.key))
+        known = _sum("tags", tag.key, tag.mark)
+        # What only the ledger knows counts where the tag is there: a server restored from a backup may lack it.
+        delivered = known in said or (known in recorded and value is not None)
         if delivered or value == tag.value[: destination.limits.tag_value]:
             yield "tags", tag.key, tag.mark
 
 
-def fields_on_server(remote: RemoteRun, name: str) -> dict[str, Any]:
-    """What the server has been told of the run itself, as marks; ``name`` is the run's name at the source.
+def fields_on_server(remote: RemoteRun, header: RunHeader) -> tuple[str | None, dict[str, Any]]:
+    """What the server has been told of the run itself: the end status, and marks.
 
-    A name that people changed on the server counts as told: it stays until the source's own name changes.
+    A name or a status that people changed on the server counts as told: it stays until the source's own changes.
     """
-    said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
-    fields: dict[str, Any] = {
-        "name": name if said.digests.get("name") == f"{_sum('fields', 'name', name):08x}" else remote.name
-    }
-    if remote.status.terminal:
-        fields["end"] = remote.end_time
+    said = ServerCursor.parse(remote.tags.get(tags.CURSOR)).digests
+    ours = _field_sums(header.name, header.end)
+    fields: dict[str, Any] = {"name": header.name if said.get("name") == ours["name"] else remote.name}
+    status = remote.status.value if remote.status.terminal else None
+    end = remote.end_time if remote.status.terminal else None
+    # The end follows the tag: only together with an end on the server does the tag prove that it was told.
+    if said.get("end") == ours["end"] and (remote.status.terminal or not header.ended):
+        status, end = header.end
+    elif remote.deleted:
+        status = f"{remote.status} deleted"
+    if end is not None:
+        fields["end"] = end
     if tags.SOURCE_PARENT in remote.tags:
         fields["parent"] = "" if tags.PARENT_PENDING in remote.tags else remote.tags.get(tags.PARENT, "")
     if (count := remote.tags.get(tags.INCOMPLETE, "")).isdigit():
         fields["incomplete"] = int(count)
-    return fields
+    return status, fields
 
 
 def drain(delta: Delta, cursor: Cursor) -> Cursor:

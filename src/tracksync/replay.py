@@ -90,7 +90,7 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         or (idle and not entry.clean)
         or told.get("name") != todo.header.name
         or bool(lineage.link(entry))
-        or (idle and (entry.status, told.get("end")) != _end(todo))
+        or (idle and (entry.status, told.get("end")) != todo.header.end)
         or (idle and told.get("incomplete", 0) != len(entry.held))
         or entry.state is State.REMOVED
         or bool(entry.doubles and not work.doubles_tried)
@@ -162,7 +162,7 @@ def send_files(work: Work, todo: Delta, parts: Parts) -> None:
     for item in todo.files:
         if work.remote is None:
             work.remote = parts.destination.get_run(work.run_id)
-        parts.lane.submit(work.entry.source_id, work.remote, item)
+        parts.lane.submit(work.entry.source_id, work.remote, item, ended=todo.header.ended)
 
 
 def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:
@@ -201,30 +201,22 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
         else:
             parts.destination.delete_tag(work.run_id, tags.INCOMPLETE)
         told["incomplete"] = len(entry.held)
-    text = reconcile.server_cursor(entry.cursor, entry.server_cursor, entry.points, entry.files)
+    text = reconcile.server_cursor(entry.cursor, entry.server_cursor, entry.points, entry.files, delta.header.end)
     if text != entry.server_cursor and (header.ended or now - entry.server_cursor_time > parts.tag_interval):
         parts.destination.set_tags(work.run_id, [(tags.CURSOR, text)])
         entry.server_cursor, entry.server_cursor_time = text, now
-    if header.ended and (entry.status, told.get("end")) != _end(delta):
+    if header.ended and (entry.status, told.get("end")) != delta.header.end:
         if header.status.terminal:
             parts.destination.update_run(work.run_id, status=header.status, end_time=header.end_time)
         if header.deleted:
             parts.destination.delete_run(work.run_id)
-        entry.status, told["end"] = _end(delta)
+        entry.status, told["end"] = delta.header.end
     if entry.doubles and not work.doubles_tried:
         work.doubles_tried = True
         binding.give_up_doubles(parts.destination, entry)
     entry.clean, entry.last_success, entry.last_error, entry.attempts, entry.retry_at = True, now, None, 0, 0
     entry.stamp = work.stamp if entry.state is State.DONE else None
     work.commit(parts)
-
-
-def _end(delta: Delta) -> tuple[str | None, int | None]:
-    """Status and end time as they are recorded once delivered; (None, None) for a run that goes on."""
-    header = delta.header
-    if not header.ended:
-        return None, None
-    return f"{header.status} deleted" if header.deleted else header.status.value, header.end_time
 
 
 def state_of(work: Work, delta: Delta, parts: Parts) -> State:

@@ -52,13 +52,14 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
     start = Cursor()
     delta = work.source.read(work.ref, start, AllSettled())
     told = dict(entry.cursor.parts["fields"])
-    entry.cursor = reconcile.rebuild(delta, remote, parts.destination, reconcile.drain(delta, start))
-    fields = entry.cursor.parts["fields"] = told or reconcile.fields_on_server(remote, delta.header.name)
+    whole = reconcile.drain(delta, start)
+    entry.cursor = reconcile.rebuild(delta, remote, parts.destination, whole, entry.server_cursor)
+    entry.status, fields = reconcile.fields_on_server(remote, delta.header)
+    if told:
+        fields = told | {"end": fields.get("end")}
+    entry.cursor.parts["fields"] = fields
     if remote.tags.get(tags.SOURCE_PARENT) == entry.parent and (linked := fields.get("parent")):
         # The link is made; if people changed it since, it stays.
         entry.parent_run_id = entry.parent_run_id or linked
         fields["parent"] = entry.parent_run_id
-    entry.status = remote.status.value if remote.status.terminal else None
-    if remote.deleted:
-        entry.status = f"{remote.status} deleted"
     return work.source.read(work.ref, entry.cursor, work.looks)

@@ -1,6 +1,7 @@
 """Bad input, and what it gets: one clear line with a hint, the other runs delivered, nothing lost, no traceback."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-
 from rawstore import RUNNING, START, RawStore, points, write
+
 from tracksync import push
 from tracksync.cli import main
 from tracksync.config import Settings
@@ -498,3 +499,105 @@ def test_links_and_special_files_are_counted_and_never_followed(store, server, c
     there = client.get_run(runs[run.id].run_id)
     assert there.data.params == {}
     assert [f.path for f in client.list_artifacts(there.info.run_id)] == ["good.txt"]
+
+
+def test_names_that_are_no_text_are_counted_and_the_rest_goes(store, server, client, experiment_name):
+    run = store.run(experiment_name, params={"lr": "1"}, artifacts={"good.txt": "x"})
+    for part in ("artifacts", "params", "tags", "metrics"):
+        with open(os.fsencode(run.path / part) + b"/\xff", "wb") as file:
+            file.write(b"1")
+    report, runs = pushed(store, server)
+    assert (report.exit_code, runs[run.id].state) == (0, State.DONE)
+    said = "\n".join(runs[run.id].notes)
+    assert "not UTF-8" in said
+    assert client.get_run(runs[run.id].run_id).data.params == {"lr": "1"}
+
+
+def test_nothing_in_a_store_can_write_escape_sequences_to_the_terminal(store, server, experiment_name):
+    store.run(
+        experiment_name, run_name='"\\e[31mred\\a"', artifacts={"\x1b[2J#.txt": "x"}, metrics={"\x1b[1m": "bad\n"}
+    )
+    store.run(experiment_name, status=9, user_id='"\\e[0m"').change(start_time='"\\e]0;title\\a"')
+    code, out, error = tracksync("push", "--to", server.url, "--settle", "0s", store.root)
+    assert code == 5
+    assert "\x1b" not in out + error
+    assert "\x07" not in out + error
+    code, out, error = tracksync("status")
+    assert "\x1b" not in out + error
+
+
+def test_a_run_that_vanishes_meanwhile_is_no_error(store, server, client, experiment_name):
+    gone, kept = store.run(experiment_name), store.run(experiment_name, metrics={"loss": points(3)})
+
+    class Remover:
+        """Removes the run once the push has counted it."""
+
+        def planned(self, plan):
+            shutil.rmtree(gone.path)
+
+        def progress(self, *_):
+            pass
+
+        run = note = progress
+
+    report = push([store.root], settings=Settings(to=server.url, settle=0.0), listener=Remover())
+    assert report.exit_code == 0
+    assert {run.source_id: run.state for run in report.runs}[kept.id] is State.DONE
+    found = client.get_experiment_by_name(experiment_name)
+    assert len(client.search_runs([found.experiment_id])) == 1
+
+
+def test_an_experiment_without_its_meta_yaml_holds_its_runs(store, server, experiment_name):
+    bad, good = store.run(experiment_name), store.run(f"{experiment_name} other")
+    (bad.path.parent / "meta.yaml").unlink()
+    report, runs = pushed(store, server)
+    assert report.exit_code == 5
+    assert (runs[good.id].state, runs[bad.id].state) == (State.DONE, State.HELD)
+    assert "restore it: it holds the experiment's name" in runs[bad.id].notes[0]
+
+
+@pytest.mark.parametrize("name", ["n" * 600, "line\nbreak"])
+def test_an_experiment_name_that_the_server_does_not_take_is_held_or_delivered(
+    store, any_server, experiment_name, name
+):
+    """Whether it is taken is the server's affair; the other runs are delivered, and the push says what is true."""
+    client = MlflowClient(any_server.url)
+    odd = store.root / "900"
+    write(odd / "meta.yaml", "artifact_location: /x\nexperiment_id: '900'\nlifecycle_stage: active\n"
+          f"name: {json.dumps(f'{experiment_name} {name}')}\n")  # fmt: skip
+    store.experiments["odd"] = odd
+    bad, good = store.run("odd", params={"lr": "1"}), store.run(experiment_name)
+    report, runs = pushed(store, any_server)
+    assert runs[good.id].state is State.DONE
+    if runs[bad.id].state is State.HELD:
+        assert report.exit_code == 5
+        assert "name another with --experiment" in runs[bad.id].notes[0]
+        assert "\n" not in runs[bad.id].notes[0]
+    else:
+        assert client.get_run(runs[bad.id].run_id).data.params == {"lr": "1"}
+
+
+def test_a_dataset_that_the_server_refuses_is_held_and_nothing_else(store, server, client, experiment_name):
+    run = store.run(experiment_name, metrics={"loss": points(3)})
+    run.dataset("d" * 600, "0a", "training")
+    run.dataset("good", "0b", "training")
+    report, runs = pushed(store, server)
+    assert (report.exit_code, runs[run.id].state) == (5, State.HELD)
+    there = client.get_run(runs[run.id].run_id)
+    assert (there.info.status, there.data.tags["tracksync.incomplete"]) == ("FINISHED", "1")
+    assert [i.dataset.name for i in there.inputs.dataset_inputs] == ["good"]
+    assert runs[run.id].notes[0].startswith("held: dataset:")
+
+
+def test_the_outcome_as_json_names_what_is_held(store, server, experiment_name):
+    good, bad = store.run(experiment_name), store.run(experiment_name)
+    bad.change(status=9)
+    code, out, _ = tracksync("push", "--to", server.url, "--settle", "0s", "--json", store.root)
+    said = json.loads(out)
+    assert (code, said["exit_code"]) == (5, 5)
+    assert {run["source_id"]: run["state"] for run in said["runs"]} == {good.id: "done", bad.id: "held"}
+
+
+def test_a_file_as_path_is_no_store(store, server, experiment_name):
+    run = store.run(experiment_name)
+    refused(3, "push", "--to", server.url, run.path / "meta.yaml")

@@ -10,8 +10,8 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-
 from rawstore import END, FAILED, KILLED, RUNNING, SCHEDULED, START, RawStore, points
+
 from tracksync import push
 from tracksync.config import Settings
 from tracksync.ledger import State
@@ -205,12 +205,11 @@ def test_lines_of_all_ages_keep_their_step(delivered, key, steps):
 
 
 def test_datasets(delivered):
-    inputs = delivered.server("data").inputs.dataset_inputs
-    found = {
-        i.dataset.name: (i.dataset.digest, i.dataset.source_type, json.loads(i.dataset.source), json.loads(i.dataset.schema),
-                         json.loads(i.dataset.profile), {t.key: t.value for t in i.tags})
-        for i in inputs
-    }  # fmt: skip
+    found = {}
+    for link in delivered.server("data").inputs.dataset_inputs:
+        data = link.dataset
+        documents = [json.loads(text) for text in (data.source, data.schema, data.profile)]
+        found[data.name] = (data.digest, data.source_type, *documents, {tag.key: tag.value for tag in link.tags})
     rest = ("local", {"uri": "/data/x"}, {"cols": []}, {"rows": 3})
     assert found == {
         "train set": ("0a1b2c", *rest, {"mlflow.data.context": "training"}),
@@ -448,18 +447,28 @@ def test_an_artifact_where_a_long_value_would_go(store, server, client, experime
         assert [outcome.state for outcome in report.runs] == [State.DONE]
     there = runs_in(client, experiment_name)[run.id]
     files = [f.path for f in client.list_artifacts(there.info.run_id, "tracksync/params")]
-    contents = {(server.directory / "artifacts" / there.info.experiment_id / there.info.run_id / "artifacts" / f).read_text() for f in files}
+    top = server.directory / "artifacts" / there.info.experiment_id / there.info.run_id / "artifacts"
+    contents = {(top / f).read_text() for f in files}
     assert contents == {"the run's own", LONG_PARAM}
     assert name in files
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"user_id": "u" * 300}, {"run_name": "n" * 300}, {"user_id": "''"}, {"user_id": "null"}, {"run_name": "''"}, {"run_name": "null"},
-     {"run_name": '"a\\nb\\u2028c"'}],
-    ids=["long user", "long name", "no user", "null user", "no name", "null name", "lines in the name"],
-)  # fmt: skip
-def test_odd_names_are_delivered_once_also_when_the_ledger_is_lost(store, make_proxy, server, client, experiment_name, fields):
+ODD = {
+    "long user": {"user_id": "u" * 300},
+    "long name": {"run_name": "n" * 300},
+    "no user": {"user_id": "''"},
+    "null user": {"user_id": "null"},
+    "no name": {"run_name": "''"},
+    "null name": {"run_name": "null"},
+    "lines in the name": {"run_name": '"a\\nb\\u2028c"'},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_names_are_delivered_once_also_when_the_ledger_is_lost(
+    store, make_proxy, server, client, experiment_name, odd
+):
+    fields = ODD[odd]
     run = store.run(experiment_name, metrics={"loss": points(5)}, **fields)
     proxy = make_proxy(server.url)
     for state in ("one", "one", "two"):
@@ -484,3 +493,18 @@ def test_a_file_that_the_server_refuses_holds_back_the_file_only(store, make_pro
     report = push([store.root], settings=Settings(to=proxy.url, retry=True))
     assert (report.exit_code, report.runs[0].state) == (0, State.DONE)
     assert "tracksync.incomplete" not in runs_in(client, experiment_name)[run.id].data.tags
+
+
+def test_a_run_that_was_deleted_here_and_there_comes_back_when_it_is_restored_here(
+    store, server, client, experiment_name
+):
+    """What was deleted on the server because it was deleted here is no person's deletion."""
+    run = store.run(experiment_name, metrics={"loss": points(3)}, lifecycle_stage="deleted")
+    push([store.root], settings=Settings(to=server.url, deleted=True))
+    run.change(lifecycle_stage="active")
+    run.append("loss", 0.5, step=3)
+    report = push([store.root], to=server.url)
+    assert [outcome.state for outcome in report.runs] == [State.DONE]
+    there = runs_in(client, experiment_name)[run.id]
+    assert (there.info.lifecycle_stage, there.info.status) == ("active", "FINISHED")
+    assert len(client.get_metric_history(there.info.run_id, "loss")) == 4

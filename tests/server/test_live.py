@@ -159,6 +159,26 @@ def test_a_file_that_grows_goes_again_once_it_has_settled_and_not_when_unchanged
     assert_equal(store.root, server.url)
 
 
+@pytest.mark.parametrize("how", ["grows", "is replaced"])
+def test_a_file_that_changes_while_it_is_sent_goes_again(store, server, settings, proxy, experiment_name, how):
+    run = store.run(experiment_name, name="changing")
+    path = run.file("last.ckpt", b"old content")
+
+    def change(_seen):
+        if how == "grows":
+            grow(path, b", new content")
+        else:
+            path.with_name("tmp").write_bytes(b"new content")
+            newer(path.with_name("tmp")).replace(path)
+
+    proxy.call("last.ckpt", change, method="PUT")
+    with watching([store.root], settings):
+        until(lambda: uploads(proxy, "last.ckpt"))
+        run.end()
+        until(lambda: remote(server, run).info.status == "FINISHED")
+        assert_equal(store.root, server.url)
+
+
 def test_a_large_file_goes_once_when_the_run_has_ended(store, server, settings, proxy, experiment_name):
     run = store.run(experiment_name, name="checkpoints")
     large = run.file("last.ckpt", b"c" * 2000)

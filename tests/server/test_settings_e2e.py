@@ -9,9 +9,9 @@ import uuid
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from rawstore import RUNNING, RawStore, points, write
 
 from proxy import Rule
-from rawstore import RUNNING, RawStore, points, write
 from tracksync import push
 from tracksync.cli import main
 from tracksync.config import Settings
@@ -64,7 +64,9 @@ def names(client, run):
 
 
 @pytest.mark.parametrize("wins", ["flag", "environment", "user file", "site file", "default"])
-def test_flag_environment_user_file_site_file_in_this_order(store, server, client, files, experiment_name, monkeypatch, wins):
+def test_flag_environment_user_file_site_file_in_this_order(
+    store, server, client, files, experiment_name, monkeypatch, wins
+):
     run = store.run(experiment_name)
     places = ["flag", "environment", "user file", "site file", "default"]
     given = places[places.index(wins) :]

@@ -7,9 +7,8 @@ import json
 import uuid
 
 import pytest
-from mlflow import MlflowClient
-
 from rawstore import RUNNING, START, RawStore, points, write
+
 from tracksync import push
 from tracksync.config import Settings
 from tracksync.ledger import State
@@ -66,9 +65,7 @@ def test_trap_05_known_points_are_never_sent_again(store, send, proxy, client, e
 
 
 @pytest.mark.parametrize("lost", [1, 2, 4])
-def test_trap_05_a_lost_answer_is_looked_up_and_not_sent_again(
-    store, send, proxy, client, experiment_name, lost
-):
+def test_trap_05_a_lost_answer_is_looked_up_and_not_sent_again(store, send, proxy, client, experiment_name, lost):
     run = store.run(experiment_name, metrics={"loss": points(3500)})
     proxy.drop_reply("runs/log-batch", nth=lost)
     outcomes = send(store)

@@ -1,6 +1,7 @@
 """What the server holds of a run, worked out from what it says: the cursor's tag, latest points, histories."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,10 @@ def remote(**fields):
         "end_time": None, "deleted": False, "artifact_uri": "mlflow-artifacts:/1/r/artifacts",
     }  # fmt: skip
     return RemoteRun(**(defaults | fields))
+
+
+#: The end of a run that has none.
+GOES_ON = (None, None)
 
 
 class Held:
@@ -128,28 +133,42 @@ def test_a_tail_behind_a_cursor_may_lack_the_latest_point():
 
 
 def test_the_tag_survives_the_round_trip_and_anything_else_is_nothing():
-    cursor = ServerCursor(3, 10, 2, {"params": "ab"}, 99, {"t": "1"})
+    cursor = ServerCursor(3, 10, 2, {"params": "ab"}, frozenset({0, 7, 2**32 - 1}))
     assert ServerCursor.parse(cursor.text()) == cursor
-    for text in (None, "", "{", "[]", "7", '"x"', "{}", '{"n":"x"}', '{"n":1,"points":2}', "null"):
+    for text in (
+        None,
+        "",
+        "{",
+        "[]",
+        "7",
+        '"x"',
+        "{}",
+        '{"n":"x"}',
+        '{"n":1,"points":2}',
+        "null",
+        '{"n":1,"points":2,"files":0,"digests":{},"known":"%"}',
+    ):
         assert ServerCursor.parse(text) == ServerCursor()
 
 
 def test_the_tag_changes_only_with_what_is_delivered():
     cursor = Cursor()
     cursor.advance([("params", "lr", "m"), ("artifacts", "a", [5, 77])])
-    first = server_cursor(cursor, None, 1, 1)
+    first = server_cursor(cursor, None, 1, 1, GOES_ON)
     assert ServerCursor.parse(first).sequence == 1
-    assert ServerCursor.parse(first).newest_mtime_ns == 77
-    assert server_cursor(cursor, first, 1, 1) == first
+    assert server_cursor(cursor, first, 1, 1, GOES_ON) == first
     cursor.advance([("tags", "t", "m")])
-    second = ServerCursor.parse(server_cursor(cursor, first, 1, 1))
+    second = ServerCursor.parse(server_cursor(cursor, first, 1, 1, GOES_ON))
     assert (second.sequence, second.digests["params"]) == (2, ServerCursor.parse(first).digests["params"])
+    ended = server_cursor(cursor, second.text(), 1, 1, ("FINISHED", 7))
+    assert ServerCursor.parse(ended).sequence == 3
 
 
-def test_the_tag_fits_with_any_number_of_tags():
+def test_the_tag_fits_with_any_number_of_tags_and_files():
     cursor = Cursor()
     cursor.advance(("tags", f"tag {i}", "m" * 16) for i in range(5000))
-    assert len(server_cursor(cursor, None, 10**12, 10**9)) <= Limits().tag_value
+    cursor.advance(("artifacts", f"file {i}", [i, i]) for i in range(5000))
+    assert len(server_cursor(cursor, None, 10**12, 10**9, ("FINISHED", 2**62))) <= Limits().tag_value
 
 
 @pytest.mark.parametrize(
@@ -180,12 +199,15 @@ def whole_delta():
 
 
 def test_a_cursor_is_rebuilt_from_values_where_no_tag_tells():
-    delta, server = whole_delta(), Held(files={"a": 5, "b": 4})
-    said = ServerCursor(1, newest_mtime_ns=10, tags={}).text()
+    """A file counts only as the very one that was delivered: the same size alone proves nothing."""
+    delta, server = whole_delta(), Held(files={"a": 5, "b": 5, "c": 5})
+    delivered = Cursor()
+    delivered.advance([("artifacts", "a", [5, 10]), ("artifacts", "b", [5, 9]), ("params", "other", "p")])
+    said = server_cursor(delivered, None, 0, 2, GOES_ON)
     there = server.run(
         params={"lr": "0.1", "long": "x" * 6000}, tags={"same": "v", "edited": "mine", tags.CURSOR: said}
     )
-    cursor = rebuild(delta, there, server, drain(delta, Cursor()))
+    cursor = rebuild(delta, there, server, drain(delta, Cursor()), None)
     assert cursor.parts["params"] == {"lr": "p1", "long": "p2"}
     assert cursor.parts["tags"] == {"same": "t1"}
     assert cursor.parts["artifacts"] == {"a": [5, 10]}
@@ -195,18 +217,31 @@ def test_a_cursor_is_rebuilt_from_values_where_no_tag_tells():
 def test_a_cursor_is_rebuilt_whole_where_the_tag_says_that_all_is_there():
     delta, server = whole_delta(), Held()
     whole = drain(delta, Cursor())
-    there = server.run(tags={tags.CURSOR: server_cursor(whole, None, 2, 2), "edited": "mine"})
-    rebuilt = rebuild(delta, there, server, whole)
+    there = server.run(tags={tags.CURSOR: server_cursor(whole, None, 2, 2, GOES_ON), "edited": "mine"})
+    rebuilt = rebuild(delta, there, server, whole, None)
     assert rebuilt == whole
 
 
-def test_what_people_changed_counts_as_told():
+def test_a_tag_that_only_the_ledger_knows_counts_where_it_is_there():
+    delta, delivered = whole_delta(), Cursor()
+    delivered.advance([("tags", "edited", "t2"), ("tags", "new", "t3")])
+    recorded = server_cursor(delivered, None, 0, 0, GOES_ON)
+    there = Held().run(tags={"edited": "mine"})
+    cursor = rebuild(delta, there, Held(), drain(delta, Cursor()), recorded)
+    assert cursor.parts["tags"] == {"edited": "t2"}
+
+
+def told(header=HEADER, end=None, **fields):
+    """What a server was told, which carries the tag of a run that was called "n" and ended with ``end``."""
     cursor = Cursor()
     cursor.advance([("fields", "name", "n")])
-    said = server_cursor(cursor, None, 0, 0)
-    told = fields_on_server(remote(name="a better name", tags={tags.CURSOR: said}), "n")
-    assert told["name"] == "n"
-    assert fields_on_server(remote(name="old"), "n")["name"] == "old"
+    said = {tags.CURSOR: server_cursor(cursor, None, 0, 0, end or GOES_ON)}
+    return fields_on_server(remote(**(fields | {"tags": said | fields.get("tags", {})})), header)
+
+
+def test_a_name_that_people_changed_counts_as_told():
+    assert told(name="a better name")[1]["name"] == "n"
+    assert fields_on_server(remote(name="old"), HEADER)[1]["name"] == "old"
 
 
 @pytest.mark.parametrize(
@@ -218,9 +253,31 @@ def test_what_people_changed_counts_as_told():
     ],
 )
 def test_the_link_that_the_server_was_told(there, expected):
-    assert fields_on_server(remote(tags=there), "n").get("parent") == expected
+    assert told(tags=there)[1].get("parent") == expected
 
 
-def test_the_end_and_the_number_of_held_items_are_known_again():
-    told = fields_on_server(remote(status=RunStatus.FAILED, end_time=7, tags={tags.INCOMPLETE: "3"}), "n")
-    assert (told["end"], told["incomplete"]) == (7, 3)
+ENDED = replace(HEADER, status=RunStatus.FINISHED, end_time=7)
+
+
+@pytest.mark.parametrize(
+    ("header", "said", "there", "expected"),
+    [
+        (ENDED, ("FINISHED", 7), {"status": RunStatus.FINISHED, "end_time": 7}, ("FINISHED", 7)),
+        # a person called it KILLED since
+        (ENDED, ("FINISHED", 7), {"status": RunStatus.KILLED, "end_time": 8}, ("FINISHED", 7)),
+        # the tag came through and the end did not
+        (ENDED, ("FINISHED", 7), {}, (None, None)),
+        # another end than the source has now
+        (ENDED, ("FAILED", 5), {"status": RunStatus.FAILED, "end_time": 5}, ("FAILED", 5)),
+        (HEADER, None, {}, (None, None)),
+        # no tag, as after a crash before the first one
+        (HEADER, ("FAILED", 5), {"status": RunStatus.FAILED, "end_time": 5}, ("FAILED", 5)),
+    ],
+)
+def test_the_end_that_the_server_was_told(header, said, there, expected):
+    status, fields = told(header, said, **there)
+    assert (status, fields.get("end")) == expected
+
+
+def test_the_number_of_held_items_is_known_again():
+    assert told(tags={tags.INCOMPLETE: "3"})[1]["incomplete"] == 3

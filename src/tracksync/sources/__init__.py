@@ -1,7 +1,8 @@
 """Sources: readers of one kind of store each, found through the entry-point group ``tracksync.sources``.
 
 A source opens its store for reading only, never locks it, follows no symbolic link, and treats a file that
-is being written as "look again", never as an error. Its cursor marks are its own affair.
+is being written as "look again", never as an error. It leaves out tags that begin with ``tracksync.``: these are set
+on the server by tracksync itself. Its cursor marks are its own affair.
 """
 
 from __future__ import annotations

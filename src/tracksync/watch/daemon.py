@@ -110,6 +110,9 @@ class Watcher:
         seen = {outcome.ref.source_id: outcome for outcome in outcomes}
         for source_id, run in ripe.items():
             outcome = seen.get(source_id)
+            if outcome is not None and outcome.error is not None:
+                self._schedule.failed(run, time.monotonic())
+                continue
             if outcome is not None:
                 self._tell(outcome)
             state = outcome.state if outcome else State.REMOVED

@@ -14,6 +14,8 @@ from tracksync.model import RunRef
 UPLOADING = 1.0
 #: Events never cause more looks at one run than one in so many seconds.
 HINT_PAUSE = 1.0
+#: Seconds at most before a run for which the server does not answer is tried again.
+FAILED_MOST = 600.0
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class Watched:
     walk: float
     stamp: tuple[int, ...] | None = None
     looked: float = 0.0
+    failures: int = 0
 
 
 class Schedule:
@@ -54,7 +57,7 @@ class Schedule:
 
     def looked(self, run: Watched, now: float, state: State, stamp: tuple[int, ...] | None, *, busy: bool) -> None:
         """Set the next look by what the last one found; ``stamp`` is None while the run has not settled."""
-        run.looked, run.stamp = now, stamp
+        run.looked, run.stamp, run.failures = now, stamp, 0
         if now >= run.walk:
             run.walk = now + self._jitter(self._settings.walk_interval)
         if state is State.SYNCING and not busy:
@@ -63,6 +66,11 @@ class Schedule:
             run.due = now + self._jitter(self._settings.settled_interval)
         else:
             run.due = now + self._settings.interval
+
+    def failed(self, run: Watched, now: float) -> None:
+        """The server did not answer for this run though it does for others: leave it alone for a while."""
+        run.looked, run.failures = now, run.failures + 1
+        run.due = now + self._jitter(min(FAILED_MOST, self._settings.interval * 2**run.failures))
 
     def hint(self, ids: Iterable[str], now: float) -> None:
         """Something about these runs has changed: look soon."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tracksync import tags
 from tracksync.model import FileItem, TextItem
 from tracksync.sources.filestore.look import Look
 
@@ -87,6 +88,9 @@ def new_tags(look: Look, texts: list[Text]) -> tuple[list[TextItem], list[FileIt
     for text in texts:
         if text.key in (PARENT, RUN_NAME):
             continue
+        if text.key.startswith(tags.PREFIX):  # of a run that was fetched from a server: it would pass for another
+            look.refused[f"tag:{text.key}"] = "a tag of tracksync's own"
+            continue
         new, whole = _wanted(look, "tags", text)
         # half a value that is no longer than this, sent at once, is put right by the next look
         if (text.whole and text.value) or not (new or whole):
@@ -99,14 +103,22 @@ def new_tags(look: Look, texts: list[Text]) -> tuple[list[TextItem], list[FileIt
 
 
 def _wanted(look: Look, part: str, text: Text) -> tuple[list[TextItem], list[FileItem]]:
-    path = f"tracksync/{part}/{text.key}.txt"
-    mark = [text.status.st_size, text.status.st_mtime_ns]
     items, files = [], []
     if look.cursor.get(part, text.key) != text.mark:
         items.append(TextItem(text.key, text.value, text.mark))
-    if not text.whole and look.cursor.get("artifacts", path) != mark:
-        relative = look.below_root(f"{part}/{text.key}")
-        files.append(FileItem(path, look.root, relative, text.status.st_size, text.status.st_mtime_ns, mark))
+    if not text.whole:
+        path, mark = _name_of_whole(look, part, text.key), [text.status.st_size, text.status.st_mtime_ns]
+        if look.cursor.get("artifacts", path) != mark:
+            relative = look.below_root(f"{part}/{text.key}")
+            files.append(FileItem(path, look.root, relative, text.status.st_size, text.status.st_mtime_ns, mark))
     if items or files:
         look.looks.settled(f"{part}/{text.key}#1", None)  # not known after all
     return items, files
+
+
+def _name_of_whole(look: Look, part: str, key: str) -> str:
+    """What the artifact with a value too long for the server is called; one of the run's own keeps its name."""
+    path = f"tracksync/{part}/{key}.txt"
+    if not (look.run.path / "artifacts" / path).exists():
+        return path
+    return f"tracksync/{part}/{key}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.txt"
