@@ -32,7 +32,8 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     remote = work.remote if work.fresh and work.remote is not None else parts.destination.get_run(work.run_id)
     work.remote, work.fresh = remote, False
     if remote.deleted and not delta.header.deleted:
-        if not parts.settings.restore:
+        ours = (entry.status or "").endswith(" deleted")  # followed the source then, and follows it now
+        if not (ours or parts.settings.restore):
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
         parts.destination.restore_run(work.run_id)
     said = remote.tags.get(tags.CURSOR)

@@ -389,13 +389,13 @@ def test_a_run_deleted_at_the_source_after_delivery_stays_on_the_server(store, s
 
 
 @pytest.mark.parametrize("size", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_thousands_of_params_in_one_run(store, server, client, experiment_name, size):
+def test_thousands_of_params_in_one_run(store, make_proxy, server, client, experiment_name, size):
     params = {f"layer{i % 100}/p{i}": str(i) for i in range(size)}
     run = store.run(experiment_name, params=params)
-    began = time.monotonic()
-    report = push([store.root], to=server.url)
+    proxy = make_proxy(server.url)
+    report = push([store.root], to=proxy.url)
     assert report.exit_code == 0
-    assert time.monotonic() - began < 100
+    assert proxy.count("log-batch") <= size / 100 + 5
     assert client.get_run(report.runs[0].run_id).data.params == params
     assert run.id == report.runs[0].source_id
 
@@ -404,12 +404,10 @@ def test_thousands_of_params_in_one_run(store, server, client, experiment_name, 
 def test_thousands_of_metric_keys_in_one_run(store, make_proxy, server, client, experiment_name, size):
     store.run(experiment_name, metrics={f"gpu{i % 10}/k{i}": points(3) for i in range(size)})
     proxy = make_proxy(server.url)
-    began = time.monotonic()
     report = push([store.root], to=proxy.url)
     assert report.exit_code == 0
     assert report.runs[0].points == 3 * size
     assert proxy.count("log-batch") <= 3 * size / 1000 + 5  # full batches, not a request per key
-    assert time.monotonic() - began < 60
     latest = client.get_run(report.runs[0].run_id).data.metrics
     assert latest == {f"gpu{i % 10}/k{i}": 2 / 7 for i in range(size)}
 
