@@ -184,6 +184,9 @@ def notes(entry: Entry, state: State) -> Iterable[str]:
     for item, problem in entry.held.items():
         what = "" if item == "run" else f"{item}: "
         yield "held: " + _line(f"{what}{problem.reason}", problem.hint)
+    if state is State.LIVE and entry.pending_files:
+        what = f"{entry.pending_files} items, {entry.pending_bytes:,} bytes of files"
+        yield f"not sent yet: {what}: being written, or larger than --live-max-size before the run ends"
     if entry.parent is not None and entry.parent_run_id is None and entry.run_id is not None:
         yield f"link pending: its parent {entry.parent} is not on the server yet"
     for item, reason in list(entry.refused.items())[:3]:

@@ -93,6 +93,7 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         or (idle and (entry.status, told.get("end")) != todo.header.end)
         or (idle and told.get("incomplete", 0) != len(entry.held))
         or entry.state is State.REMOVED
+        or (parts.settings.restore and not work.verified)
         or bool(entry.doubles and not work.doubles_tried)
     )
 
@@ -225,13 +226,17 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
     left = [f for f in delta.files if entry.cursor.get("artifacts", f.path) != f.mark]
     sending = parts.lane.under_way(entry.source_id)
     left = [f for f in left if f"artifact:{f.path}" not in entry.held or f.path in sending]
-    entry.pending_points, entry.pending_files = 0, len(left)
+    entry.pending_points, entry.pending_files = 0, len(left) + delta.waiting
     entry.pending_bytes = sum(f.size for f in left)
     refused = dict(delta.refused)
     for item, reason in work.source.tally(entry.cursor).refused.items():
         refused[item] = f"{reason}; {refused[item]}" if item in refused else reason
     entry.refused, entry.refused_count = dict(list(refused.items())[:NAMED_REFUSALS]), len(refused)
-    if any(_due(f, delta, parts) for f in left) or (delta.header.ended and delta.waiting):
+    # A live file that was sent just before waits its turn: that is no reason to look at the run all the time.
+    moving = [
+        f for f in left if delta.header.ended or f.path in sending or parts.lane.ready(entry.source_id, f, ended=False)
+    ]
+    if any(_due(f, delta, parts) for f in moving) or (delta.header.ended and delta.waiting):
         return State.SYNCING
     if entry.held:
         return State.HELD

@@ -335,6 +335,18 @@ def test_a_run_deleted_on_the_server_stays_deleted_until_it_is_asked_for(full, s
     assert_equal(full.root, server.url)
 
 
+def test_restore_revives_a_run_that_did_not_change_here(full, settings, server):
+    tracksync.push([full.root], settings=settings)
+    ended = only(full, "child 0")
+    remote = counterpart(server.url, ended.id).info.run_id
+    client_of(server.url).delete_run(remote)
+    report = tracksync.push([full.root], settings=replace(settings, restore=True))
+    assert report.exit_code == 0
+    revived = counterpart(server.url, ended.id).info
+    assert (revived.run_id, revived.lifecycle_stage) == (remote, "active")
+    assert_equal(full.root, server.url)
+
+
 def test_a_run_deleted_on_the_server_stays_so_when_the_ledger_is_lost(full, settings, server, proxy, state_dir):
     tracksync.push([full.root], settings=settings)
     ended = only(full, "child 0")
