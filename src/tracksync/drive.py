@@ -51,6 +51,7 @@ class _Drive:
         total.bytes += outcome.delivered.bytes
         if outcome.error is not None:
             if not self._fruitless(outcome):
+                self.pause = max(self.pause, 2.0 ** self.failures[source_id])
                 return outcome.ref
             reason = f"it was begun {FRUITLESS + 1} times without getting on: {outcome.error}"
             outcome = self.engine.give_up(outcome.ref, HeldError(reason, outcome.error.hint or "push it again later"))

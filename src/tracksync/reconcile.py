@@ -7,103 +7,21 @@ new ones do.
 
 from __future__ import annotations
 
-import base64
-import json
 import math
-import struct
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from tracksync import tags
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
-from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point, RunHeader
+from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
+from tracksync.servercursor import ServerCursor, checksum, content_digests
 
 #: Points read at a time while a tail is compared with the server.
 CHUNK = 1000
-#: The parts of a cursor that say what of the run's content is delivered.
-CONTENT = ("params", "tags", "metrics", "datasets", "artifacts")
-#: Tags and artifacts whose marks fit into the cursor's tag (5000 characters on older servers).
-MOST_TAGS, MOST_FILES = 250, 400
 LARGEST = sys.float_info.max
-
-
-@dataclass(frozen=True, slots=True)
-class ServerCursor:
-    """What the tag ``tracksync.cursor`` says is delivered. ``sequence`` grows with each change of it.
-
-    ``known`` holds a checksum for each tag and artifact as it was delivered, as far as they fit.
-    """
-
-    sequence: int = 0
-    points: int = 0
-    files: int = 0
-    digests: Mapping[str, str] = field(default_factory=dict)
-    known: frozenset[int] = frozenset()
-
-    @classmethod
-    def parse(cls, text: str | None) -> ServerCursor:
-        """Read the tag; anything that is no such document counts as nothing delivered."""
-        try:
-            raw: dict[str, Any] = json.loads(text or "")
-            packed = base64.b64decode(raw["known"], validate=True)
-            known = frozenset(struct.unpack(f">{len(packed) // 4}I", packed))
-            return cls(int(raw["n"]), int(raw["points"]), int(raw["files"]), dict(raw["digests"]), known)
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-            return cls()
-
-    def text(self) -> str:
-        """The tag's value."""
-        packed = struct.pack(f">{len(self.known)}I", *sorted(self.known))
-        document = {"n": self.sequence, "points": self.points, "files": self.files, "digests": dict(self.digests)}
-        document["known"] = base64.b64encode(packed).decode()
-        return json.dumps(document, sort_keys=True, separators=(",", ":"))
-
-
-def server_cursor(
-    cursor: Cursor, previous: str | None, points: int, files: int, end: tuple[str | None, int | None]
-) -> str:
-    """The value of the tag ``tracksync.cursor`` for a cursor; ``previous`` unchanged where it says the same.
-
-    ``points`` and ``files`` count what is delivered; ``end`` is the run's end, which follows this tag.
-    """
-    before = ServerCursor.parse(previous)
-    digests = _digests(cursor) | _field_sums(cursor.get("fields", "name"), end)
-    now = ServerCursor(before.sequence, points, files, digests, frozenset(_sums(cursor)))
-    if now == before:
-        return previous or now.text()
-    return replace(now, sequence=before.sequence + 1).text()
-
-
-def _digests(cursor: Cursor) -> dict[str, str]:
-    # The tags that name renamed keys are ours: the source, read anew, knows nothing of them.
-    plain = Cursor(cursor.parts)
-    plain.parts["tags"] = {k: m for k, m in plain.parts["tags"].items() if not k.startswith(tags.RENAMED_KEY)}
-    return {part: plain.digest(part) for part in CONTENT}
-
-
-def _field_sums(name: str | None, end: tuple[str | None, int | None]) -> dict[str, str]:
-    return {"name": f"{_sum('fields', 'name', name):08x}", "end": f"{_sum('fields', 'end', end):08x}"}
-
-
-def _sums(cursor: Cursor) -> Iterator[int]:
-    for part, most in (("tags", MOST_TAGS), ("artifacts", MOST_FILES)):
-        for item in sorted(cursor.parts[part])[:most]:
-            yield _sum(part, item, cursor.parts[part][item])
-
-
-def _sum(part: str, item: str, mark: object) -> int:
-    return zlib.crc32(json.dumps([part, item, mark]).encode())
-
-
-def behind(entry_cursor: str | None, remote: RemoteRun) -> bool:
-    """Whether the server says that it holds less than it acknowledged: it was restored from a backup."""
-    ours, theirs = ServerCursor.parse(entry_cursor), ServerCursor.parse(remote.tags.get(tags.CURSOR))
-    return theirs.sequence < ours.sequence or (theirs.sequence == ours.sequence and theirs != ours)
 
 
 def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cursor, recorded: str | None) -> Cursor:
@@ -115,7 +33,7 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
     """
     said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
     cursor = Cursor()
-    for part, digest in _digests(whole).items():
+    for part, digest in content_digests(whole).items():
         if said.digests.get(part) == digest:
             cursor.parts[part] = dict(whole.parts[part])
     if not cursor.parts["params"]:
@@ -131,7 +49,8 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
         cursor.advance(
             ("artifacts", f.path, f.mark)
             for f in delta.files
-            if there.get(destination.legal_path(f.path)) == f.size and _sum("artifacts", f.path, f.mark) in said.known
+            if there.get(destination.legal_path(f.path)) == f.size
+            and checksum("artifacts", f.path, f.mark) in said.known
         )
     return cursor
 
@@ -142,35 +61,11 @@ def _tags_on_server(
     """Tags that need not go again: delivered and unchanged at the source, whatever people made of them since."""
     for tag in delta.tags:
         value = remote.tags.get(destination.legal_key(tag.key))
-        known = _sum("tags", tag.key, tag.mark)
+        known = checksum("tags", tag.key, tag.mark)
         # What only the ledger knows counts where the tag is there: a server restored from a backup may lack it.
         delivered = known in said or (known in recorded and value is not None)
         if delivered or value == tag.value[: destination.limits.tag_value]:
             yield "tags", tag.key, tag.mark
-
-
-def fields_on_server(remote: RemoteRun, header: RunHeader) -> tuple[str | None, dict[str, Any]]:
-    """What the server has been told of the run itself: the end status, and marks.
-
-    A name or a status that people changed on the server counts as told: it stays until the source's own changes.
-    """
-    said = ServerCursor.parse(remote.tags.get(tags.CURSOR)).digests
-    ours = _field_sums(header.name, header.end)
-    fields: dict[str, Any] = {"name": header.name if said.get("name") == ours["name"] else remote.name}
-    status = remote.status.value if remote.status.terminal else None
-    end = remote.end_time if remote.status.terminal else None
-    # The end follows the tag: only together with an end on the server does the tag prove that it was told.
-    if said.get("end") == ours["end"] and (remote.status.terminal or not header.ended):
-        status, end = header.end
-    elif remote.deleted:
-        status = f"{remote.status} deleted"
-    if end is not None:
-        fields["end"] = end
-    if tags.SOURCE_PARENT in remote.tags:
-        fields["parent"] = "" if tags.PARENT_PENDING in remote.tags else remote.tags.get(tags.PARENT, "")
-    if (count := remote.tags.get(tags.INCOMPLETE, "")).isdigit():
-        fields["incomplete"] = int(count)
-    return status, fields
 
 
 def drain(delta: Delta, cursor: Cursor) -> Cursor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from tracksync import binding, lineage, reconcile, tags
+from tracksync import binding, lineage, tags
 from tracksync.delivery import ITEM_NAMES, deliver
 from tracksync.errors import HeldError, RefusedError
 from tracksync.fitting import fit
 from tracksync.ledger import Problem, State
 from tracksync.model import Delta, FileItem, RunStatus
 from tracksync.planner import Batch, Kind, plan
+from tracksync.servercursor import server_cursor
 from tracksync.trust import trust
 from tracksync.work import Parts, Work
 
@@ -202,7 +203,7 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
         else:
             parts.destination.delete_tag(work.run_id, tags.INCOMPLETE)
         told["incomplete"] = len(entry.held)
-    text = reconcile.server_cursor(entry.cursor, entry.server_cursor, entry.points, entry.files, delta.header.end)
+    text = server_cursor(entry.cursor, entry.server_cursor, entry.points, entry.files, delta.header.end)
     if text != entry.server_cursor and (header.ended or now - entry.server_cursor_time > parts.tag_interval):
         parts.destination.set_tags(work.run_id, [(tags.CURSOR, text)])
         entry.server_cursor, entry.server_cursor_time = text, now

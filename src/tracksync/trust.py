@@ -12,6 +12,7 @@ from tracksync import reconcile, tags
 from tracksync.destination import RemoteRun
 from tracksync.errors import RemovedError
 from tracksync.model import AllSettled, Cursor, Delta
+from tracksync.servercursor import behind, fields_on_server
 from tracksync.work import Parts, Work
 
 
@@ -37,7 +38,7 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
         parts.destination.restore_run(work.run_id)
     said = remote.tags.get(tags.CURSOR)
-    lost = reconcile.behind(entry.server_cursor, remote) or entry.cursor.empty
+    lost = behind(entry.server_cursor, remote) or entry.cursor.empty
     if lost:
         delta = _recover(work, remote, parts)
     if lost or restarted or not entry.clean or said != entry.server_cursor:
@@ -55,7 +56,7 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
     told = dict(entry.cursor.parts["fields"])
     whole = reconcile.drain(delta, start)
     entry.cursor = reconcile.rebuild(delta, remote, parts.destination, whole, entry.server_cursor)
-    entry.status, fields = reconcile.fields_on_server(remote, delta.header)
+    entry.status, fields = fields_on_server(remote, delta.header)
     if told:
         fields = told | {"end": fields.get("end")}
     entry.cursor.parts["fields"] = fields
