@@ -45,7 +45,7 @@ class Silent:
 
 
 def push(
-    paths: Iterable[Path | str],
+    paths: Iterable[Path | str] | Path | str,
     *,
     to: str | None = None,
     token: Callable[[], str] | None = None,
@@ -57,7 +57,7 @@ def push(
     """Deliver all that some runs hold to an MLflow server, and return what was done.
 
     Args:
-        paths: run directories, experiment directories or whole stores.
+        paths: one or more run directories, experiment directories or whole stores.
         to: URL of the server; overrides ``settings``.
         token: returns the current bearer token; without it MLflow's own variables and plug-ins decide.
         experiment: template of the experiment's name, e.g. ``"{user}/{experiment}"``.
@@ -80,6 +80,8 @@ def push(
         experiment=experiment or settings.experiment,
     )
     listener = listener or Silent()
+    if isinstance(paths, str | Path):
+        paths = [paths]
     with _engine(settings, threading.Event(), listener) as engine:
         stores = require_stores([to_path(path) for path in paths], engine.sources)
         refs, empty = _refs(engine, stores)

@@ -10,7 +10,7 @@ from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
 from tracksync.ledger import State
 from tracksync.locate import batched
-from tracksync.model import Delta, RunRef
+from tracksync.model import AllSettled, Delta, RunRef
 from tracksync.naming import experiment_name
 from tracksync.replay import anything, sendable
 from tracksync.report import Plan
@@ -45,6 +45,8 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
         work = engine.work(ref)
         try:
             delta = work.source.read(ref, work.entry.cursor, work.looks)
+            if delta.waiting:  # that will have settled when it is sent
+                delta = work.source.read(ref, work.entry.cursor, AllSettled())
         except (NotSettledError, HeldError, GoneError):
             continue  # said when it is their turn
         if (not delta.header.deleted or engine.settings.deleted) and work.entry.state is not State.REMOVED:
@@ -71,6 +73,5 @@ def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun
             delta = trust(work, delta, engine.parts)
         except (RemovedError, HeldError, NotSettledError, GoneError):
             return None
-    elif work.entry.run_id is None:
-        return delta
-    return delta if anything(work, sendable(work, delta, engine.parts), engine.parts) else None
+    todo = sendable(work, delta, engine.parts)
+    return todo if work.entry.run_id is None or anything(work, todo, engine.parts) else None

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+import tracksync
 from oracle import artifacts, assert_equal, client_of, counterpart, differences, found, points
 from tracksync.api import Silent, watch
 from tracksync.config import Settings
@@ -354,3 +355,28 @@ def test_a_job_never_sees_the_watch(store, server, settings, experiment_name):
         until(lambda: state(settings, run) is State.DONE)
     assert listing() == before
     assert artifacts(client_of(server.url), counterpart(server.url, run.id).info.run_id) == {"a.txt": b"a"}
+
+
+@pytest.mark.parametrize(
+    "request_path",
+    ["log-batch", *(pytest.param(p, marks=pytest.mark.slow) for p in ("runs/search", "mlflow-artifacts"))],
+)
+def test_a_signal_ends_it_within_ten_seconds_also_while_the_server_owes_an_answer(
+    store, server, proxy, state_dir, experiment_name, request_path
+):
+    run = store.run(experiment_name, name="busy")
+    run.log("loss", [1.0, 2.0])
+    run.file("a.txt", b"a")
+    run.end()
+    answer = proxy.hold(request_path)
+    arguments = ["--to", proxy.url, "--settle", "0", "--state-dir", state_dir]
+    with watch_process(store.root, *arguments) as process:
+        until(lambda: proxy.count(request_path) >= 1, seconds=60)
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        assert process.wait(20) == 0
+        assert time.monotonic() - sent < 10
+    answer.set()
+    report = tracksync.push([store.root], settings=Settings(to=proxy.url, state_dir=state_dir))
+    assert report.exit_code == 0
+    assert_equal(store.root, server.url)

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 import tracksync
 from tracksync.cli import COMMANDS, main
 from tracksync.cli.failure import LOG_LIMIT, explain, worst
+from tracksync.cli.watch import SAME_SIGNAL, STOP_SECONDS
 from tracksync.errors import ConfigError, UnreachableError
-from tracksync.ledger import State
+from tracksync.ledger import Entry, State
 from tracksync.report import Plan, Report, RunReport
 
 
@@ -70,7 +71,8 @@ def delivered(*runs, **values):
         options["listener"].planned(report.plan)
         for each in runs:
             options["listener"].progress(each.points, each.files, each.bytes)
-            options["listener"].run(each, None)
+            entry = Entry(source_id=each.source_id, kind="k", store="h:/s", path=each.path, points=30, files=3)
+            options["listener"].run(each, entry)
         return report
 
     return go
@@ -305,6 +307,7 @@ def test_watch_repeats_a_run_only_when_its_state_changes(invoke):
     engine = Engine(delivered(run(State.LIVE), run(State.LIVE), run(State.DONE)))
     lines = invoke("watch", "--to", "http://x", "/a", engine=engine).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["3", "live", "done", "stopped;"]
+    assert "30 points, 3 files" in lines[1], "what has come of the run, not of one look at it"
     # what was sent over the whole time, not only in the last pass
     assert lines[-1].startswith("stopped; 6 points, 3 files, 4.5 kB sent in ")
 
@@ -360,8 +363,11 @@ def test_a_signal_ends_watch_with_0_and_a_second_one_at_once(number):
             process.send_signal(number)
             if name == "stubborn":
                 assert process.stdout.readline() == "stopping\n"
+                process.send_signal(number)  # at once: taken for the same signal
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(SAME_SIGNAL)
                 process.send_signal(number)
-            assert process.wait(30) == code
+            assert process.wait(STOP_SECONDS - SAME_SIGNAL) == code
         finally:
             process.kill()
             process.communicate()

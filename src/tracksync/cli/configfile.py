@@ -23,7 +23,7 @@ KEYS: dict[str, Kind] = {
     "experiment": EXPERIMENT,
     "token-file": Place(),
     "state-dir": Place(),
-    "since": Duration(),
+    "since": Duration(unit=True),
     "settle": Duration(),
     "live-max-size": Size(),
     "deleted": Flag(),

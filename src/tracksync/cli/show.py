@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,7 +71,6 @@ class Console:
 
     def run(self, report: RunReport, entry: Entry) -> None:
         """Say what was done for one run."""
-        del entry
         told = (report.state, report.notes)
         with self._lock:
             if self._changes_only and self._shown.get(report.source_id) == told:
@@ -79,6 +78,8 @@ class Console:
             self._shown[report.source_id] = told
             if self._same(report):
                 return
+            if self._changes_only:  # a watch tells what has come of a run, not what one look at it brought
+                report = replace(report, points=entry.points, files=entry.files, bytes=entry.bytes)
             for number, line in enumerate(run_lines(report)):
                 if self._data:
                     self._data_line(line, None if number else _COLOURS.get(report.state))
@@ -106,8 +107,11 @@ class Console:
         self.close()
         for line in report.notes:
             self.note(line)
-        for line in report.busy:
-            self.error(f"held by another process: {line}")
+        if report.busy:
+            more = f" and {len(report.busy) - 1:,} more" if len(report.busy) > 1 else ""
+            self.error(
+                f"another process is still at {report.busy[0]}{more}; push again, or give it more time with --wait"
+            )
         if self._nothing_new > MOST_SAME:
             self._data_line(f"nothing new in {count(self._nothing_new - MOST_SAME, 'more run')}")
         if not dry_run and not self._changes_only:

@@ -39,13 +39,14 @@ class Duration(Kind):
 
     name = "duration"
 
-    def __init__(self, *, positive: bool = False) -> None:
-        self._positive = positive
+    def __init__(self, *, positive: bool = False, unit: bool = False) -> None:
+        """``unit``: a bare number is refused, because it would be taken for days by one and for seconds by another."""
+        self._positive, self._unit = positive, unit
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Turn text or a number into seconds."""
         seconds = _scaled(value, _SECONDS)
-        if seconds is None:
+        if seconds is None or (self._unit and not isinstance(value, float) and str(value).strip()[-1:].isdigit()):
             self.fail(f"{value!r} is not a time span (write 30s, 10m, 2h, 7d or 1w)", param, ctx)
         if self._positive and seconds == 0:
             self.fail("must be more than 0", param, ctx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -31,6 +32,8 @@ Examples:
 
 #: Seconds after a signal within which the process ends, whatever the server does.
 STOP_SECONDS = 9.0
+#: Signals within so many seconds are one: timeout(1) sends it to the process and to its group.
+SAME_SIGNAL = 1.0
 
 
 @click.command(short_help="Send runs as they are written, until told to stop.", epilog=EPILOG)
@@ -100,10 +103,16 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
     stop = threading.Event()
 
+    first = 0.0
+
     def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal first
+        if stop.is_set() and time.monotonic() - first < SAME_SIGNAL:
+            return
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        first = time.monotonic()
         stop.set()
         last.start()
 

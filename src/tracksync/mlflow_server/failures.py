@@ -48,7 +48,9 @@ def failure(error: BaseException, where: str, *, repeatable: bool, outer: BaseEx
     if has(urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError, ConnectionRefusedError):
         return UnreachableError(f"{where} does not answer: {said}", "is the server up, and reachable from this host?")
     if has(ssl.SSLError) and not has(ssl.SSLEOFError):
-        return UnreachableError(f"no TLS connection to {where}: {said}", "is it an https:// address?")
+        return UnreachableError(
+            f"no TLS connection to {where}: {said}", "does the server speak https? if not, write http://"
+        )
     return broken(f"{where} gave no answer: {said}", repeatable=repeatable)
 
 

@@ -135,7 +135,7 @@ def _no_entry(reply: Reply) -> ConfigError:
         )
     if reply.status == 407:
         return ConfigError(reply.line, "the HTTP proxy wants a login: see HTTPS_PROXY and NO_PROXY")
-    names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN, or the token file"
     return ConfigError(reply.line, f"check {names}" if reply.status == 401 else f"no permission: check {names}")
 
 
