@@ -55,11 +55,12 @@ class Rule:
     method: str | None
     nth: int
     times: int | None
+    holding: bytes = b""
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def applies(self, seen):
-        if self.text not in seen.path or self.method not in (None, seen.method):
+        if self.text not in seen.path or self.method not in (None, seen.method) or self.holding not in seen.body:
             return False
         with self.lock:
             self.count += 1
@@ -114,10 +115,12 @@ class Proxy:
         """Reset the connection; the server is not asked."""
         return self._rule(lambda handler, seen: handler.reset(), text, method, nth, times)
 
-    def answer(self, text, status, headers=None, body=b"", *, method=None, nth=1, times=1):
-        """Answer in the server's place."""
+    def answer(self, text, status, headers=None, body=b"", *, method=None, nth=1, times=1, holding=b""):
+        """Answer in the server's place, if the request's body holds `holding`."""
         body = body.encode() if isinstance(body, str) else body
-        return self._rule(lambda h, seen: h.reply(seen, status, headers or {}, body), text, method, nth, times)
+        rule = self._rule(lambda h, seen: h.reply(seen, status, headers or {}, body), text, method, nth, times)
+        rule.holding = holding
+        return rule
 
     def delay(self, text, seconds, *, method=None, nth=1, times=1):
         """Pass the request on only after `seconds`."""

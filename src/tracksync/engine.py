@@ -6,9 +6,7 @@ One pass over some runs, in groups: look at the sources -> bind in bulk -> link 
 from __future__ import annotations
 
 import logging
-import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -38,7 +36,7 @@ from tracksync.model import Cursor, Delta, Looks, RunRef
 from tracksync.naming import experiment_name
 from tracksync.replay import replay
 from tracksync.sources import Source
-from tracksync.work import Delivered, Outcome, Parts, Work
+from tracksync.work import Delivered, Outcome, Parts, Work, now_ms
 
 log = logging.getLogger("tracksync")
 
@@ -47,12 +45,10 @@ T = TypeVar("T")
 #: A run in hand, with what it holds beyond its cursor.
 Hand: TypeAlias = tuple[Work, Delta]
 
-#: Runs that are bound with one search.
-GROUP = 100
+#: Runs that are bound with one search (which may have to page through all that the server holds).
+GROUP = 500
 #: Runs replayed at a time. A server on two cores gains little from more.
 WORKERS = 4
-#: Bounds of the wait before a held run is tried again, in seconds.
-BACKOFF_FIRST, BACKOFF_MOST = 30.0, 3600.0
 
 
 class Engine:
@@ -249,11 +245,7 @@ class Engine:
 
     def _hold(self, work: Work, error: TracksyncError) -> Outcome:
         """Hold a run: recorded with reason and hint, and when it is tried again."""
-        entry = work.entry
-        entry.held["run"] = entry.last_error = Problem(str(error), error.hint, list(work.stamp or ()))
-        entry.attempts += 1
-        delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(entry.attempts, 10)) * random.uniform(0.75, 1.25)  # noqa: S311 -- jitter
-        entry.retry_at = now_ms() + int(delay * 1000)
+        work.hold("run", Problem(str(error), error.hint, list(work.stamp or ())))
         return self._settle(work, State.HELD, error)
 
     def _settle(self, work: Work, state: State, error: TracksyncError) -> Outcome:
@@ -268,8 +260,3 @@ class Engine:
                 work.commit(self.parts)
         self.forget(work.ref.source_id)
         return Outcome(work.ref, entry, state, work.delivered)
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000

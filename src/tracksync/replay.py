@@ -14,7 +14,7 @@ from tracksync.model import Delta, FileItem, RunStatus
 from tracksync.planner import Batch, Kind, plan
 from tracksync.servercursor import server_cursor
 from tracksync.trust import trust
-from tracksync.work import Parts, Work
+from tracksync.work import Parts, Work, now_ms
 
 #: Seconds between commits of the ledger while a run is being delivered.
 COMMIT_INTERVAL = 2.0
@@ -43,6 +43,7 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
                 return State.SYNCING
             send(work, batch, parts)
         send_files(work, todo, parts)
+        work.retried = True
         state = work.entry.state = state_of(work, delta, parts)
         if state is State.SYNCING or not _last(work, todo, parts):
             work.commit(parts)
@@ -60,18 +61,19 @@ def _last(work: Work, todo: Delta, parts: Parts) -> bool:
 
 
 def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
-    """The delta without what has to wait: items that were refused and are unchanged, files that are not due."""
+    """The delta without what has to wait: items that were refused not long ago and are unchanged, files not due."""
+    again = (parts.settings.retry and not work.retried) or now_ms() >= work.entry.retry_at
 
     def free(item: str, mark: object) -> bool:
         problem = work.entry.held.get(item)
-        return problem is None or problem.signature != mark or parts.settings.retry
+        return problem is None or problem.signature != mark or again
 
     return replace(
         delta,
         params=tuple(i for i in delta.params if free(f"param:{i.key}", i.mark)),
         tags=tuple(i for i in delta.tags if free(f"tag:{i.key}", i.mark)),
         datasets=tuple(i for i in delta.datasets if free(f"dataset:{i.item}", i.mark)),
-        metrics=tuple(t for t in delta.metrics if f"metric:{t.key}" not in work.entry.held or parts.settings.retry),
+        metrics=tuple(t for t in delta.metrics if f"metric:{t.key}" not in work.entry.held or again),
         files=tuple(
             f
             for f in delta.files
@@ -130,7 +132,8 @@ def send(work: Work, batch: Batch, parts: Parts) -> None:
         if kind is Kind.PARAMS and _drifted(work, batch, item, parts):
             receipt.marks += marks
         else:
-            entry.held[f"{ITEM_NAMES[kind]}:{item}"] = Problem(str(error), error.hint, marks[-1][2] if marks else None)
+            mark = marks[-1][2] if marks else None
+            work.hold(f"{ITEM_NAMES[kind]}:{item}", Problem(str(error), error.hint, mark))
     entry.cursor.advance(receipt.marks)
     for part, item, _ in receipt.marks:
         entry.held.pop(f"{ITEM_NAMES[Kind(part)]}:{item}", None)
@@ -184,7 +187,7 @@ def collect_files(work: Work, parts: Parts) -> None:
             work.entry.held.pop(name, None)
             work.acknowledged(parts, files=1, size=item.size)
         elif isinstance(error, RefusedError | HeldError):
-            work.entry.held[name] = Problem(str(error), error.hint, None if outcome.unreadable else item.mark)
+            work.hold(name, Problem(str(error), error.hint, None if outcome.unreadable else item.mark))
     if outcomes:
         work.commit(parts)
     for outcome in outcomes:
@@ -195,7 +198,7 @@ def collect_files(work: Work, parts: Parts) -> None:
 def finish(work: Work, delta: Delta, parts: Parts) -> None:
     """All that can be delivered now is: say on the server how far, and last of all that the run has ended."""
     entry, header, told = work.entry, delta.header, work.entry.cursor.parts["fields"]
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     work.count()
     if told.get("incomplete", 0) != len(entry.held):
         if entry.held:
@@ -216,7 +219,9 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
     if entry.doubles and not work.doubles_tried:
         work.doubles_tried = True
         binding.give_up_doubles(parts.destination, entry)
-    entry.clean, entry.last_success, entry.last_error, entry.attempts, entry.retry_at = True, now, None, 0, 0
+    entry.clean, entry.last_success, entry.last_error = True, now, None
+    if not entry.held:
+        entry.attempts, entry.retry_at = 0, 0
     entry.stamp = work.stamp if entry.state is State.DONE else None
     work.commit(parts)
 

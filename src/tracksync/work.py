@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +12,13 @@ from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import TracksyncError
-from tracksync.ledger import Entry, Ledger, State
+from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.model import Looks, RunRef
 from tracksync.sources import Source
+
+#: Bounds of the pause before what is held is tried again, in seconds. The cause may have passed: a database that was
+#: read-only for a moment answers 400, as it does to what it will never take.
+BACKOFF_FIRST, BACKOFF_MOST = 30.0, 3600.0
 
 
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class Work:
     delivered: Delivered = field(default_factory=Delivered)
     #: metric keys of which a point was refused: nothing behind it may be sent before it
     blocked: set[str] = field(default_factory=set)
+    #: whether what was held has been tried again at the user's wish
+    retried: bool = False
     #: whether giving up runs made twice was tried
     doubles_tried: bool = False
     #: when the entry was committed last (monotonic seconds)
@@ -88,6 +95,15 @@ class Work:
         """The run's id on the server; it is bound before it is replayed."""
         assert self.entry.run_id is not None
         return self.entry.run_id
+
+    def hold(self, item: str, problem: Problem) -> None:
+        """Hold an item ("param:lr", or "run"). All that is held is tried again together, after a growing pause."""
+        entry, now = self.entry, now_ms()
+        entry.held[item] = problem
+        if now >= entry.retry_at:
+            entry.attempts += 1
+            delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (min(entry.attempts, 10) - 1))
+            entry.retry_at = now + int(delay * 1000 * random.uniform(0.75, 1.25))  # noqa: S311 -- jitter
 
     def count(self) -> None:
         """Bring the entry's counts of what is delivered up to its cursor."""
@@ -106,3 +122,8 @@ class Work:
         self.delivered.files += files
         self.delivered.bytes += size
         parts.progress(points, files, size)
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,76 @@
+"""What is held is tried again: when it changes, when asked, and after a while; never all the time."""
+
+import pytest
+from rawstore import RUNNING, START, RawStore
+
+import tracksync
+from oracle import assert_equal
+from tracksync import work
+from tracksync.config import Settings
+from tracksync.ledger import State
+
+BUSY = '{"error_code": "BAD_REQUEST", "message": "cannot execute INSERT in a read-only transaction"}'
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RawStore(tmp_path / "mlruns")
+
+
+@pytest.fixture
+def push(store, proxy, state_dir):
+    def go(**values):
+        return tracksync.push(store.root, settings=Settings(to=proxy.url, state_dir=state_dir, settle=0.0, **values))
+
+    return go
+
+
+def refuse_points(proxy):
+    """Answer 400, as a database that is read-only for a moment does, to whatever holds points."""
+    proxy.answer("log-batch", 400, body=BUSY, times=None, holding=b'"metrics"')
+
+
+def test_a_refusal_that_passes_is_tried_again_after_a_while(push, store, proxy, server, experiment_name, monkeypatch):
+    run = store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"}, status=RUNNING)
+    refuse_points(proxy)
+    assert push().exit_code == 5
+    proxy.clear()
+    report = push()
+    assert (report.exit_code, report.runs[0].state) == (5, State.HELD), "not again at once"
+    assert proxy.writes == []
+    monkeypatch.setattr(work, "now_ms", clock := work.now_ms)
+    monkeypatch.setattr("tracksync.replay.now_ms", lambda: clock() + 40_000)  # more than the first pause
+    run.append("loss", 2.0, step=1)
+    report = push()
+    assert (report.exit_code, report.runs[0].state) == (0, State.LIVE)
+    run.end()
+    assert push().exit_code == 0
+    assert_equal(store.root, server.url)
+
+
+def test_the_pause_grows_with_each_refusal(push, store, proxy, experiment_name, state_dir, monkeypatch):
+    run = store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"})
+    refuse_points(proxy)
+    pauses = []
+    now = work.now_ms()
+    for _ in range(3):
+        monkeypatch.setattr(work, "now_ms", lambda now=now: now)
+        monkeypatch.setattr("tracksync.replay.now_ms", lambda now=now: now)
+        assert push().exit_code == 5
+        entry = tracksync.ledger.Ledger(state_dir, proxy.url).get(run.id)
+        pauses.append(entry.retry_at - now)
+        now = entry.retry_at
+    assert 22_000 <= pauses[0] <= 38_000
+    assert pauses[2] > 1.5 * pauses[0]
+
+
+def test_asked_for_it_is_tried_again_at_once_and_once(push, store, proxy, server, experiment_name):
+    store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"}, artifacts={"large.bin": "x" * 100})
+    proxy.answer("large.bin", 413, body="too large", method="PUT", times=None)
+    assert push().exit_code == 5
+    before = proxy.count("large.bin")
+    assert push(retry=True).exit_code == 5
+    assert proxy.count("large.bin") == before + 1
+    proxy.clear()
+    assert push(retry=True).exit_code == 0
+    assert_equal(store.root, server.url)
