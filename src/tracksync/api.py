@@ -24,8 +24,6 @@ from tracksync.watch import Watcher
 
 #: Seconds for which one request is repeated; then the whole process waits for the server, with one prober.
 ATTEMPTS = 10.0
-#: Milliseconds between updates of a live run's cursor on the server while it is followed.
-TAG_INTERVAL = 5 * 60 * 1000
 
 
 class Silent:
@@ -115,7 +113,7 @@ def watch(
     roots = [to_path(path) for path in paths]
     if not once:
         settings = replace(settings, server_wait=None)
-    with _engine(settings, stop, listener, 0 if once else TAG_INTERVAL) as engine:
+    with _engine(settings, stop, listener, follow=not once) as engine:
         if not once:
             return Watcher(engine, roots, listener).run()
         stores = require_stores(roots, engine.sources)
@@ -130,14 +128,14 @@ def watch(
 
 
 @contextmanager
-def _engine(settings: Settings, stop: threading.Event, listener: Listener, tag_interval: int = 0) -> Iterator[Engine]:
+def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, follow: bool = False) -> Iterator[Engine]:
     def pause(seconds: float) -> None:
         if stop.wait(seconds):
             raise UnreachableError("stopped while waiting for the server")
 
     attempts = ATTEMPTS if settings.server_wait is None else min(ATTEMPTS, settings.server_wait)
     destination = MlflowServer(settings.to, settings.token, attempts_seconds=attempts, sleep=pause)
-    with Engine(settings, destination, load_sources(), stop, listener.progress, tag_interval=tag_interval) as engine:
+    with Engine(settings, destination, load_sources(), stop, listener.progress, follow=follow) as engine:
         yield engine
 
 

@@ -134,7 +134,8 @@ def wait_for_others(engine: Engine, refs: Iterable[RunRef], report: Report, list
     if not busy:
         return
     holder = next((h for ref in busy.values() if (h := engine.leases.holder(ref.source_id))), "another process")
-    listener.note(f"{len(busy)} runs are in the hands of {holder}; asking it to deliver them")
+    what = "1 run is" if len(busy) == 1 else f"{len(busy):,} runs are"
+    listener.note(f"{what} in the hands of {holder}; asking it to deliver")
     paths = {ref.path for ref in busy.values()}
     if len(paths) > NAMED:
         paths = {ref.store.root for ref in busy.values()}

@@ -47,12 +47,20 @@ Hand: TypeAlias = tuple[Work, Delta]
 
 #: Runs that are bound with one search (which may have to page through all that the server holds).
 GROUP = 500
+#: Milliseconds between updates of a live run's cursor on the server while it is followed.
+TAG_INTERVAL = 5 * 60 * 1000
+#: Seconds of batches after which a run that is followed lets the others have their turn.
+TURN = 5.0
 #: Runs replayed at a time. A server on two cores gains little from more.
 WORKERS = 4
 
 
 class Engine:
-    """Delivers runs to one destination. One pass at a time; use as a context manager."""
+    """Delivers runs to one destination. One pass at a time; use as a context manager.
+
+    ``follow``: runs are looked at again and again, so that none may hold up the others for long, and what a live run
+    has delivered need not be said on the server each time.
+    """
 
     def __init__(
         self,
@@ -62,14 +70,16 @@ class Engine:
         stop: threading.Event,
         progress: Callable[[int, int, int], None],
         *,
-        tag_interval: int = 0,
+        follow: bool = False,
     ) -> None:
         self.settings = settings
         self.destination = destination
         self.sources = sources
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
-        self.parts = Parts(settings, destination, self.ledger, ArtifactLane(destination), stop, progress, tag_interval)
+        self.parts = Parts(settings, destination, self.ledger, ArtifactLane(destination), stop, progress)
+        if follow:
+            self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
         self._parents = Parents(destination, self.ledger, self._in_hand)

@@ -26,7 +26,8 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
     """Bring one run up to date with ``delta``, what its source holds beyond the cursor.
 
     The run is bound already (``entry.run_id``). May be called again and again: what is not settled yet, or still
-    uploading, is left for the next call. Returns how far the run has come; SYNCING when asked to stop meanwhile.
+    uploading, is left for the next call. Returns how far the run has come; SYNCING when asked to stop, or
+    when its turn is over.
 
     Raises:
         RemovedError, HeldError, UnreachableError, UncertainError, ConfigError, LeaseError: as the parts raise them.
@@ -36,9 +37,10 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         delta = trust(work, delta, parts)
         todo = sendable(work, delta, parts)
         begin(work, todo, parts)
+        turn_ends = time.monotonic() + parts.turn
         limits, legal_key = parts.destination.limits, parts.destination.legal_key
         for batch in plan(fit(todo, work.entry.cursor, limits, legal_key), limits):
-            if parts.stop.is_set():
+            if parts.stop.is_set() or time.monotonic() > turn_ends:
                 work.commit(parts)
                 return State.SYNCING
             send(work, batch, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -34,6 +35,8 @@ class Parts:
     progress: Callable[[int, int, int], None]
     #: ms between updates of the cursor's tag on the server while a run is live
     tag_interval: int = 0
+    #: seconds of batches after which a run lets the others have their turn
+    turn: float = math.inf
 
 
 @dataclass(slots=True)

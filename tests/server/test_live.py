@@ -380,3 +380,27 @@ def test_a_signal_ends_it_within_ten_seconds_also_while_the_server_owes_an_answe
     report = tracksync.push([store.root], settings=Settings(to=proxy.url, state_dir=state_dir))
     assert report.exit_code == 0
     assert_equal(store.root, server.url)
+
+
+def test_a_large_run_holds_up_no_other(store, server, proxy, state_dir, experiment_name, monkeypatch):
+    monkeypatch.setattr("tracksync.engine.TURN", 0.5)
+    large = store.run(experiment_name, name="large")
+    large.many("loss", 40_000)
+    proxy.delay("log-batch", 0.5, times=None)  # 20 s at the least
+    stop = threading.Event()
+    settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, interval=0.2, settled_interval=1.0)
+    watching = threading.Thread(
+        target=watch, args=([store.root],), kwargs={"settings": settings, "stop": stop, "listener": Silent()}
+    )
+    watching.start()
+    try:
+        until(lambda: proxy.count("log-batch") >= 2)
+        small = store.run(experiment_name, name="small")
+        small.log("loss", [1.0])
+        ledger = Ledger(state_dir, proxy.url)
+        until(lambda: (entry := ledger.get(small.id)) is not None and entry.points == 1)
+        assert ledger.get(large.id).points < 40_000
+    finally:
+        stop.set()
+        watching.join(30)
+    assert not watching.is_alive()

@@ -7,7 +7,7 @@ import pytest
 from tracksync.config import Settings
 from tracksync.ledger import State
 from tracksync.model import RunRef, Store
-from tracksync.watch.schedule import HINT_PAUSE, UPLOADING, Schedule
+from tracksync.watch.schedule import HINT_PAUSE, LATER_MOST, UPLOADING, Schedule
 
 STORE = Store("mlflow-file", Path("/scratch/mlruns"))
 SETTINGS = Settings(to="http://x", interval=10, settled_interval=60, walk_interval=3600)
@@ -57,7 +57,6 @@ def test_a_run_that_moved_is_looked_at_again(schedule):
         (State.DONE, None, False, 10, 10),  # to be looked at a second time before it counts as settled
         (State.DONE, STAMP, False, 45, 75),
         (State.HELD, None, False, 45, 75),
-        (State.REMOVED, None, False, 45, 75),
         (State.SYNCING, None, False, UPLOADING, UPLOADING),
         (State.SYNCING, None, True, 45, 75),
     ],
@@ -67,6 +66,20 @@ def test_the_next_look_follows_from_what_the_last_one_found(schedule, state, sta
     schedule.looked(schedule.runs["a"], 100.0, state, stamp, busy=busy)
     assert due(schedule, 100.0 + earliest - 0.01) == []
     assert due(schedule, 100.0 + latest + 0.01) == ["a"]
+
+
+def test_a_run_for_which_nothing_can_be_done_is_left_alone_ever_longer(schedule):
+    schedule.add(ref("a"), 0.0, None)
+    run = schedule.runs["a"]
+    pauses = []
+    for _ in range(12):
+        schedule.later(run, 1000.0)
+        pauses.append(run.due - 1000.0)
+    assert 15 <= pauses[0] <= 25
+    assert pauses[2] > pauses[0]
+    assert max(pauses) <= 1.25 * LATER_MOST
+    schedule.looked(run, 2000.0, State.LIVE, None, busy=False)
+    assert run.failures == 0
 
 
 def test_live_runs_come_before_settled_ones(schedule):

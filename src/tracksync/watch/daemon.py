@@ -109,28 +109,31 @@ class Watcher:
             return
         seen = {outcome.ref.source_id: outcome for outcome in outcomes}
         for source_id, run in ripe.items():
-            outcome = seen.get(source_id)
-            if outcome is not None and outcome.error is not None:
-                self._schedule.failed(run, time.monotonic())
-                continue
-            if outcome is not None:
-                self._tell(outcome)
-            state = outcome.state if outcome else State.REMOVED
-            if state is State.GONE:
-                del self._schedule.runs[source_id]
-                continue
-            busy = outcome.busy if outcome else False
+            self._plan_next(run, seen.get(source_id), time.monotonic())
+
+    def _plan_next(self, run: Watched, outcome: Outcome | None, now: float) -> None:
+        """Say what became of a run, and set when it is looked at again; None is a run that is left alone."""
+        source_id = run.ref.source_id
+        if outcome is None or outcome.error is not None:
+            self._schedule.later(run, now)
+            return
+        self._tell(outcome)
+        if outcome.state is State.GONE:
+            del self._schedule.runs[source_id]
+        elif outcome.state is State.REMOVED:
+            self._schedule.later(run, now)
+        else:
             stamp = self._engine.works[source_id].stamp if self._may_settle(outcome, run.looked) else None
-            self._schedule.looked(run, time.monotonic(), state, stamp, busy=busy)
+            self._schedule.looked(run, now, outcome.state, stamp, busy=outcome.busy)
             if stamp is not None:
                 self._engine.forget(source_id)
 
-    def _may_settle(self, outcome: Outcome | None, looked: float) -> bool:
+    def _may_settle(self, outcome: Outcome, looked: float) -> bool:
         """Whether a run has settled: it has ended, and a second look at it found nothing more.
 
         The first look may have come before a network file system showed the last writes.
         """
-        if outcome is None or outcome.busy or outcome.state is not State.DONE or outcome.again:
+        if outcome.busy or outcome.state is not State.DONE or outcome.again:
             return False
         settle = self._engine.settings.settle_for(outcome.ref.path)
         quiet = outcome.delivered == Delivered() and self._states.get(outcome.ref.source_id) is State.DONE
@@ -140,10 +143,9 @@ class Watcher:
         return run.stamp is not None and self._source(run.ref.store).stamp(run.ref) == run.stamp
 
     def _waits(self, ref: RunRef) -> bool:
-        """Whether a run is removed, or held and neither changed nor due to be tried again."""
-        state = self._states.get(ref.source_id)
-        if state is not State.HELD:
-            return state is State.REMOVED
+        """Whether a run is held and has neither changed nor is due to be tried again."""
+        if self._states.get(ref.source_id) is not State.HELD:
+            return False
         entry = self._engine.ledger.get(ref.source_id)
         if entry is None or "run" not in entry.held or entry.retry_at <= time.time_ns() // 1_000_000:
             return False

@@ -14,8 +14,8 @@ from tracksync.model import RunRef
 UPLOADING = 1.0
 #: Events never cause more looks at one run than one in so many seconds.
 HINT_PAUSE = 1.0
-#: Seconds at most before a run for which the server does not answer is tried again.
-FAILED_MOST = 600.0
+#: Seconds at most before a run for which nothing can be done is tried again.
+LATER_MOST = 600.0
 
 
 @dataclass(slots=True)
@@ -62,15 +62,15 @@ class Schedule:
             run.walk = now + self._jitter(self._settings.walk_interval)
         if state is State.SYNCING and not busy:
             run.due = now + min(UPLOADING, self._settings.interval)
-        elif stamp is not None or state in (State.HELD, State.REMOVED, State.GONE) or busy:
+        elif stamp is not None or state is State.HELD or busy:
             run.due = now + self._jitter(self._settings.settled_interval)
         else:
             run.due = now + self._settings.interval
 
-    def failed(self, run: Watched, now: float) -> None:
-        """The server did not answer for this run though it does for others: leave it alone for a while."""
+    def later(self, run: Watched, now: float) -> None:
+        """Nothing can be done for this run (no answer for it, removed on the server): leave it alone ever longer."""
         run.looked, run.failures = now, run.failures + 1
-        run.due = now + self._jitter(min(FAILED_MOST, self._settings.interval * 2**run.failures))
+        run.due = now + self._jitter(min(LATER_MOST, self._settings.interval * 2 ** min(run.failures, 10)))
 
     def hint(self, ids: Iterable[str], now: float) -> None:
         """Something about these runs has changed: look soon."""
