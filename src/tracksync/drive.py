@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from tracksync import spool
@@ -33,6 +33,9 @@ class _Drive:
     #: when each run was first found unsettled (monotonic seconds)
     unsettled: dict[str, float] = field(default_factory=dict)
     delivered: dict[str, Delivered] = field(default_factory=dict)
+    runs: dict[str, RunReport] = field(default_factory=dict)
+    #: whether all runs are compared with the server because it was restored from a backup
+    compared: bool = False
     #: failures in a row without anything delivered, by run
     failures: dict[str, int] = field(default_factory=dict)
     fruitless: int = 0
@@ -77,9 +80,17 @@ class _Drive:
         self.failures[source_id] = 0 if outcome.delivered != Delivered() else self.failures.get(source_id, 0) + 1
         return self.failures[source_id] > FRUITLESS
 
+    def restored(self) -> bool:
+        """Whether a run has shown that the server was restored from a backup, for the first time."""
+        first = self.engine.parts.restored.is_set() and not self.compared
+        if first:
+            self.compared = True
+            self.listener.note("the server was restored from a backup: every run is compared with it")
+        return first
+
     def done(self, outcome: Outcome) -> None:
         run = run_report(outcome.entry, outcome.state, self.delivered.get(outcome.ref.source_id, Delivered()))
-        self.report.runs.append(run)
+        self.runs[run.source_id] = run
         self.listener.run(run, outcome.entry)
         self.engine.forget(outcome.ref.source_id)
 
@@ -89,10 +100,11 @@ class _Drive:
         if self.fruitless > FRUITLESS and self.engine.settings.server_wait is not None:
             raise error
         settings = self.engine.settings
+        self.engine.distrust()
         wait_for_server(self.engine.destination, settings.server_wait, self.engine.parts.stop, self.listener.note)
 
 
-def drive(engine: Engine, refs: Iterable[RunRef], plan: Plan, listener: Listener) -> Report:
+def drive(engine: Engine, refs: Collection[RunRef], plan: Plan, listener: Listener) -> Report:
     """Deliver all that the named runs hold now; runs that go on are left as they are, up to date.
 
     Runs that another process holds end up in ``Report.busy``.
@@ -113,8 +125,11 @@ def drive(engine: Engine, refs: Iterable[RunRef], plan: Plan, listener: Listener
         state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
         state.pause = LOOK
         todo = [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
+        if not todo and state.restored():
+            todo = list(refs)
         if todo:
             _pause(engine, todo, state.pause)
+    state.report.runs = list(state.runs.values())
     return state.report
 
 

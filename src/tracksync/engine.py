@@ -81,6 +81,7 @@ class Engine:
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
+        self._outage = False
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
         self._parents = Parents(destination, self.ledger, self._in_hand)
         self.intake = Intake(self.parts, self.leases, self._parents)
@@ -151,7 +152,8 @@ class Engine:
                 source_id=ref.source_id, kind=ref.store.kind, store=ref.store.address, path=str(ref.path)
             )
             looks = Looks(self.settings.settle_for(ref.path))
-            work = self.works[ref.source_id] = Work(ref, self.sources[ref.store.kind], entry, looks)
+            work = Work(ref, self.sources[ref.store.kind], entry, looks, doubted=self._outage)
+            self.works[ref.source_id] = work
         return work
 
     def _in_hand(self, source_id: str) -> Entry | None:
@@ -162,6 +164,12 @@ class Engine:
         """Let go of a run: nothing more is expected of it for now."""
         if self.works.pop(source_id, None) is not None:
             self.leases.release(source_id)
+
+    def distrust(self) -> None:
+        """The server was away, and may have come back from a backup: compare each run with it before writing on."""
+        self._outage = True
+        for work in self.works.values():
+            work.verified, work.doubted = False, True
 
     def give_up(self, ref: RunRef, error: TracksyncError) -> Outcome:
         """Hold a run that does not get ready."""

@@ -38,18 +38,26 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
         parts.destination.restore_run(work.run_id)
     said = remote.tags.get(tags.CURSOR)
-    lost = behind(entry.server_cursor, remote) or entry.cursor.empty
+    restored = behind(entry.server_cursor, remote)
+    lost = restored or work.doubted or entry.cursor.empty
+    expected = sum(tail.size()[0] for tail in delta.metrics)
     if lost:
-        delta = _recover(work, remote, parts)
+        delta = _recover(work, remote, parts, server_knows=restored or work.doubted)
     if lost or restarted or not entry.clean or said != entry.server_cursor:
         tails = reconcile.unsent(delta.metrics, entry.cursor, remote, parts.destination)
         delta = replace(delta, metrics=tails)
+    if restored or (work.doubted and sum(tail.size()[0] for tail in delta.metrics) > expected):
+        parts.restored.set()
+    work.doubted = False
     entry.server_cursor, work.verified = said, True
     return delta
 
 
-def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
-    """Rebuild the cursor from what the server holds, and read the run from there."""
+def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool) -> Delta:
+    """Rebuild the cursor from what the server holds, and read the run from there.
+
+    ``server_knows``: what the ledger remembers of the run's own fields may be untrue by now.
+    """
     entry = work.entry
     start = Cursor()
     delta = work.source.read(work.ref, start, AllSettled())
@@ -57,7 +65,7 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts) -> Delta:
     whole = reconcile.drain(delta, start)
     entry.cursor = reconcile.rebuild(delta, remote, parts.destination, whole, entry.server_cursor)
     entry.status, fields = fields_on_server(remote, delta.header)
-    if told:
+    if told and not server_knows:
         fields = told | {"end": fields.get("end")}
     entry.cursor.parts["fields"] = fields
     if remote.tags.get(tags.SOURCE_PARENT) == entry.parent and (linked := fields.get("parent")):

@@ -37,6 +37,8 @@ class Parts:
     tag_interval: int = 0
     #: seconds of batches after which a run lets the others have their turn
     turn: float = math.inf
+    #: set when a run shows that the server was restored from a backup: then every run is compared once
+    restored: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True)
@@ -78,6 +80,8 @@ class Work:
     #: whether this process has compared the run on the server with the ledger and knows the outcome of all its
     #: writes since
     verified: bool = False
+    #: whether the server was away since: it may have come back from a backup, and its word counts, not the ledger's
+    doubted: bool = False
     #: whether the ledger entry carries an epoch of this process
     taken: bool = False
     remote: RemoteRun | None = None

@@ -12,6 +12,7 @@ from tracksync.cli import options
 from tracksync.cli.settings import destination
 from tracksync.cli.values import Place
 from tracksync.config import default_state_dir
+from tracksync.errors import ConfigError
 
 EPILOG = """\b
 Examples:
@@ -41,4 +42,8 @@ def command(*, paths: tuple[Path, ...], to: str | None, state_dir: Path | None, 
             replace(place, runs=[run for run in place.runs if any(Path(run.path).is_relative_to(p) for p in within)])
             for place in report.destinations
         ]
+        for path in within:  # a run that is gone from its store may still be asked for
+            known = any(Path(run.path).is_relative_to(path) for place in report.destinations for run in place.runs)
+            if not known and not path.exists():
+                raise ConfigError(f"no such path: {path}", "name a run directory, an experiment directory or a store")
     click.echo(report.as_json() if others["json"] else render(report, shutil.get_terminal_size().columns))

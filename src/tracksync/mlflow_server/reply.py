@@ -25,6 +25,10 @@ _KNOWN_ROW = re.compile(
 _TOO_MUCH = (413, 414, 507)
 
 
+#: What to do about a run that the server does not know any more.
+GONE_HINT = "to have it made anew, push it with another --state-dir"
+
+
 def one_line(text: str) -> str:
     """The server's words as one printable line: no markup, no SQL statement, at most :data:`WORDS` characters."""
     if "<" in text and (title := _TITLE.search(text)):
@@ -144,7 +148,7 @@ def _gone(reply: Reply, run_id: str | None) -> HeldError:
         return HeldError(reply.line, "it is gone, or lies in another workspace (MLFLOW_WORKSPACE)")
     return HeldError(
         f"run {run_id} is not on the server any more: gone, or in another workspace ({reply.line})",
-        "if it is gone for good: tracksync verify --repair --recreate",
+        GONE_HINT,
     )
 
 

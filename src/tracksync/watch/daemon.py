@@ -40,6 +40,7 @@ class Watcher:
         self._asked: dict[Path, set[str]] = {}
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
         self._find_at = self._list_at = 0.0
+        self._compared = False
 
     def run(self) -> Report:
         """Follow the stores until the engine's stop event is set; what is in flight then is finished."""
@@ -110,6 +111,10 @@ class Watcher:
         seen = {outcome.ref.source_id: outcome for outcome in outcomes}
         for source_id, run in ripe.items():
             self._plan_next(run, seen.get(source_id), time.monotonic())
+        if self._engine.parts.restored.is_set() and not self._compared:
+            self._compared = True
+            self._listener.note("the server was restored from a backup: every run is compared with it")
+            self._schedule.now(self._schedule.runs, time.monotonic())
 
     def _plan_next(self, run: Watched, outcome: Outcome | None, now: float) -> None:
         """Say what became of a run, and set when it is looked at again; None is a run that is left alone."""
@@ -164,6 +169,7 @@ class Watcher:
 
     def _wait_for_server(self) -> None:
         parts = self._engine.parts
+        self._engine.distrust()
         wait_for_server(self._engine.destination, None, parts.stop, self._listener.note)
 
     def _take_notices(self) -> None:

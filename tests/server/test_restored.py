@@ -1,0 +1,109 @@
+"""A server that was restored from a backup: it holds less than it acknowledged."""
+
+import shutil
+import threading
+
+import pytest
+from rawstore import RUNNING, START, RawStore
+
+import tracksync
+from oracle import assert_equal
+from servers import MlflowServerProcess
+from tracksync.api import Silent, watch
+from tracksync.config import Settings
+from tracksync.ledger import Ledger, State
+from waiting import until
+
+
+class Backup:
+    """A server of one's own, whose database can be set back."""
+
+    def __init__(self, server, directory):
+        self.server, self.directory = server, directory
+
+    def save(self):
+        self.server.stop()
+        shutil.copytree(self.server.directory, self.directory)
+        self.server.start()
+
+    def restore(self, *, meanwhile=lambda: None):
+        self.server.stop()
+        meanwhile()
+        shutil.rmtree(self.server.directory)
+        shutil.copytree(self.directory, self.server.directory)
+        self.server.start()
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own").mkdir()
+    with MlflowServerProcess(tmp_path / "own") as server:
+        yield Backup(server, tmp_path / "backup")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RawStore(tmp_path / "mlruns")
+
+
+@pytest.fixture
+def runs(store):
+    def make(name):
+        return store.run("e", run_name=name, metrics={"loss": f"{START} 1.0 0\n"}, params={"lr": "1"}, status=RUNNING)
+
+    return [make(name) for name in ("one", "two", "three")]
+
+
+def grow(runs):
+    for run in runs:
+        run.append("loss", 2.0, step=1)
+        run.tag("late", "x")
+        run.artifact("a.txt", "a")
+        run.end()
+
+
+def test_one_run_that_shows_it_has_all_the_others_compared(own, store, runs, state_dir):
+    settings = Settings(to=own.server.url, state_dir=state_dir, settle=0.0)
+    tracksync.push(store.root, settings=settings)
+    own.save()
+    grow(runs)
+    assert tracksync.push(store.root, settings=settings).count(State.DONE) == 3
+    own.restore()
+    runs[1].append("loss", 3.0, step=2)
+    report = tracksync.push(store.root, settings=settings)
+    assert (report.exit_code, report.count(State.DONE)) == (0, 3)
+    assert_equal(store.root, own.server.url)
+
+
+@pytest.mark.slow
+def test_a_watch_compares_after_the_server_was_away(own, store, runs, state_dir):
+    stop = threading.Event()
+    settings = Settings(to=own.server.url, state_dir=state_dir, settle=0.0, interval=0.2, settled_interval=1.0)
+    notes, listener = [], Silent()
+    listener.note = lambda line: notes.append(line) if "waiting for it" in line else None
+    watching = threading.Thread(
+        target=watch, args=([store.root],), kwargs={"settings": settings, "stop": stop, "listener": listener}
+    )
+    watching.start()
+    try:
+        ledger = Ledger(state_dir, own.server.url)
+        points = lambda n: [e.points for e in ledger.entries()] == [n] * 3  # noqa: E731
+        until(lambda: points(1), seconds=60)
+        own.save()
+        for run in runs:
+            run.append("loss", 2.0, step=1)
+        until(lambda: points(2), seconds=60)
+
+        def noticed():
+            for run in runs:
+                run.append("loss", 3.0, step=2)
+            until(lambda: notes, seconds=60)
+
+        own.restore(meanwhile=noticed)
+        for run in runs:
+            run.end()
+        until(lambda: all(e.state is State.DONE and e.points == 3 for e in ledger.entries()), seconds=120)
+    finally:
+        stop.set()
+        watching.join(30)
+    assert_equal(store.root, own.server.url)
