@@ -82,6 +82,7 @@ class Engine:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
         self._outage = False
+        self._away = threading.Event()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
         self._parents = Parents(destination, self.ledger, self._in_hand)
         self.intake = Intake(self.parts, self.leases, self._parents)
@@ -105,6 +106,7 @@ class Engine:
             ConfigError: wrong credentials, or no MLflow server any more.
         """
         outcomes: list[Outcome] = []
+        self._away.clear()
         for group in batched(refs, GROUP):
             if self.parts.stop.is_set():
                 break
@@ -126,8 +128,6 @@ class Engine:
                 failures.append(error)
         if failures:
             raise failures[0]
-        if any(isinstance(outcome.error, UnreachableError) for outcome in done):
-            self.destination.probe()  # a server that answers this fails these runs only; else it is away
         return done
 
     def _take(self, refs: Sequence[RunRef], done: list[Outcome]) -> list[Hand]:
@@ -193,9 +193,25 @@ class Engine:
             # Begin again from what is recorded: the next look compares it with the server.
             log.info("run %s: %s", work.ref.source_id, error)
             self.forget(work.ref.source_id)
+            if isinstance(error, UnreachableError):
+                self._ask_server()
             return Outcome(work.ref, work.entry, State.SYNCING, work.delivered, error=error)
         except TracksyncError:
             self.forget(work.ref.source_id)
+            raise
+
+    def _ask_server(self) -> None:
+        """Tell a server that does not answer for one run from one that is away.
+
+        Raises:
+            UnreachableError: it is away; the other runs need not find that out one by one.
+        """
+        if self._away.is_set():
+            raise UnreachableError(f"{self.destination.address} does not answer")
+        try:
+            self.destination.probe()
+        except UnreachableError:
+            self._away.set()
             raise
 
     def _bind(self, hands: list[Hand], done: list[Outcome]) -> list[Hand]:
@@ -255,6 +271,8 @@ class Engine:
 
     def _replay(self, work: Work, delta: Delta) -> Outcome:
         entry = work.entry
+        if self._away.is_set():
+            raise UnreachableError(f"{self.destination.address} does not answer")
         state = replay(work, delta, self.parts)
         if entry.state is not state:
             entry.state = state
