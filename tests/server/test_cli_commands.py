@@ -163,7 +163,10 @@ def test_an_empty_store(tracksync, server, tmp_path):
 def test_a_server_that_is_down(tracksync, store):
     code, out, err = tracksync("push", "--server-wait", "1s", "--to", "http://127.0.0.1:9", store)
     assert (code, out) == (75, "")
-    assert "does not answer" in one_line(err)
+    *waiting, last = err.splitlines(keepends=True)
+    assert "does not answer" in one_line(last)
+    assert all("does not answer: Connection refused; waiting for it" in line for line in waiting)
+    assert len(waiting) <= 1
 
 
 def test_what_is_not_an_mlflow_server(tracksync, store):
