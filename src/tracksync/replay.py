@@ -37,6 +37,7 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         delta = trust(work, delta, parts)
         todo = sendable(work, delta, parts)
         begin(work, todo, parts)
+        send_files(work, todo, parts)
         turn_ends = time.monotonic() + parts.turn
         limits, legal_key = parts.destination.limits, parts.destination.legal_key
         for batch in plan(fit(todo, work.entry.cursor, limits, legal_key), limits):
@@ -44,7 +45,6 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
                 work.commit(parts)
                 return State.SYNCING
             send(work, batch, parts)
-        send_files(work, todo, parts)
         work.retried = True
         state = work.entry.state = state_of(work, delta, parts)
         if state is State.SYNCING or not _last(work, todo, parts):
@@ -165,7 +165,7 @@ def _drifted(work: Work, batch: Batch, key: str, parts: Parts) -> bool:
 
 
 def send_files(work: Work, todo: Delta, parts: Parts) -> None:
-    """Queue the uploads that are due."""
+    """Queue the uploads that are due; they run beside the batches, and neither waits for the other."""
     for item in todo.files:
         if work.remote is None:
             work.remote = parts.destination.get_run(work.run_id)
