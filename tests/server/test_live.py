@@ -1,21 +1,17 @@
 """Following runs while they are written: points at once, the end last, files when they have settled."""
 
 import signal
-import subprocess
-import sys
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 import tracksync
 from oracle import artifacts, assert_equal, client_of, counterpart, differences, found, points
-from tracksync.api import Silent, watch
 from tracksync.config import Settings
 from tracksync.ledger import Ledger, State
 from waiting import until
+from watching import started, watching
 from writer import Writer, grow, newer
 
 
@@ -27,41 +23,6 @@ def settings(proxy, state_dir):
 @pytest.fixture
 def store(tmp_path):
     return Writer(tmp_path / "mlruns")
-
-
-@contextmanager
-def watching(paths, settings):
-    """A watch in this process; the block's end stops it, within the ten seconds that are promised."""
-    stop, failure = threading.Event(), []
-
-    def follow():
-        try:
-            watch(paths, settings=settings, stop=stop, listener=Silent())
-        except BaseException as error:  # noqa: BLE001 - the test's own thread has to tell of it
-            failure.append(error)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        stop.set()
-        thread.join(10)
-    assert not thread.is_alive(), "watch did not stop within 10 s"
-    assert not failure, failure
-
-
-@contextmanager
-def watch_process(*arguments):
-    """`tracksync watch` as a process of its own, which is ended with the block at the latest."""
-    command = [sys.executable, "-m", "tracksync", "watch", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=30)
 
 
 def remote(server, run):
@@ -289,7 +250,7 @@ def test_a_signal_ends_it_within_ten_seconds_in_good_order(store, server, proxy,
     run = store.run(experiment_name, name="busy")
     run.many("loss", 5000)
     proxy.delay("log-batch", 0.5, times=None)
-    with watch_process(store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir) as process:
+    with started("watch", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir) as process:
         until(lambda: proxy.count("log-batch") >= 2, seconds=60)
         process.send_signal(number)
         sent = time.monotonic()
@@ -310,12 +271,12 @@ def test_once_does_one_full_pass(store, server, proxy, state_dir, experiment_nam
     child.end()
     options = [store.root, "--once", "--to", proxy.url, "--settle", "0.2", "--state-dir", state_dir]
     for _ in range(2):
-        with watch_process(*options) as process:
+        with started("watch", *options) as process:
             assert process.wait(60) == 0
         assert_equal(store.root, server.url)
         written = len(proxy.writes)
     proxy.clear()
-    with watch_process(*options) as process:
+    with started("watch", *options) as process:
         assert process.wait(60) == 0
     assert (proxy.writes, written > 0) == ([], True)
 
@@ -328,7 +289,7 @@ def test_once_that_finds_another_at_work_leaves_the_runs_to_it(store, server, se
         with watching([store.root], settings):
             until(lambda: proxy.count("log-batch"))
             options = [store.root, "--once", "--to", proxy.url, "--state-dir", settings.state_dir]
-            with watch_process(*options) as process:
+            with started("watch", *options) as process:
                 assert process.wait(60) == 0
             assert proxy.count("log-batch") == 1
             release.set()
@@ -370,7 +331,7 @@ def test_a_signal_ends_it_within_ten_seconds_also_while_the_server_owes_an_answe
     run.end()
     answer = proxy.hold(request_path)
     arguments = ["--to", proxy.url, "--settle", "0", "--state-dir", state_dir]
-    with watch_process(store.root, *arguments) as process:
+    with started("watch", store.root, *arguments) as process:
         until(lambda: proxy.count(request_path) >= 1, seconds=60)
         process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
@@ -382,25 +343,15 @@ def test_a_signal_ends_it_within_ten_seconds_also_while_the_server_owes_an_answe
     assert_equal(store.root, server.url)
 
 
-def test_a_large_run_holds_up_no_other(store, server, proxy, state_dir, experiment_name, monkeypatch):
+def test_a_large_run_holds_up_no_other(store, proxy, settings, state_dir, experiment_name, monkeypatch):
     monkeypatch.setattr("tracksync.engine.TURN", 0.5)
     large = store.run(experiment_name, name="large")
     large.many("loss", 40_000)
     proxy.delay("log-batch", 0.5, times=None)  # 20 s at the least
-    stop = threading.Event()
-    settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, interval=0.2, settled_interval=1.0)
-    watching = threading.Thread(
-        target=watch, args=([store.root],), kwargs={"settings": settings, "stop": stop, "listener": Silent()}
-    )
-    watching.start()
-    try:
+    with watching([store.root], replace(settings, settle=0.0)):
         until(lambda: proxy.count("log-batch") >= 2)
         small = store.run(experiment_name, name="small")
         small.log("loss", [1.0])
         ledger = Ledger(state_dir, proxy.url)
         until(lambda: (entry := ledger.get(small.id)) is not None and entry.points == 1)
         assert ledger.get(large.id).points < 40_000
-    finally:
-        stop.set()
-        watching.join(30)
-    assert not watching.is_alive()

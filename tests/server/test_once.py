@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,10 +14,10 @@ from mlflow.entities import ViewType
 import tracksync
 from oracle import assert_equal, client_of, counterpart, found, points
 from servers import MlflowServerProcess
-from tracksync.api import Silent, watch
 from tracksync.config import Settings
 from tracksync.ledger import State
 from waiting import until
+from watching import started, watching
 from writer import Writer, newer
 
 NOTE = "mlflow.note.content"
@@ -61,40 +60,6 @@ def only(store, name):
 
 def command(*arguments):
     return [sys.executable, "-m", "tracksync", *map(str, arguments)]
-
-
-@contextmanager
-def started(*arguments):
-    """A tracksync of its own, which is ended with the block at the latest."""
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=30)
-
-
-@contextmanager
-def watching(paths, settings):
-    """A watch in this process; the block's end stops it and waits for it."""
-    stop, failure = threading.Event(), []
-
-    def follow():
-        try:
-            watch(paths, settings=settings, stop=stop, listener=Silent())
-        except BaseException as error:  # noqa: BLE001 - the test's own thread has to tell of it
-            failure.append(error)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        stop.set()
-        thread.join(20)
-    assert not thread.is_alive(), "watch did not stop"
-    assert not failure, failure
 
 
 def everything_sent(store, server):

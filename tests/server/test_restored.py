@@ -1,7 +1,6 @@
 """A server that was restored from a backup: it holds less than it acknowledged."""
 
 import shutil
-import threading
 
 import pytest
 from rawstore import RUNNING, START, RawStore
@@ -9,10 +8,11 @@ from rawstore import RUNNING, START, RawStore
 import tracksync
 from oracle import assert_equal
 from servers import MlflowServerProcess
-from tracksync.api import Silent, watch
+from tracksync.api import Silent
 from tracksync.config import Settings
 from tracksync.ledger import Ledger, State
 from waiting import until
+from watching import watching
 
 
 class Backup:
@@ -77,15 +77,10 @@ def test_one_run_that_shows_it_has_all_the_others_compared(own, store, runs, sta
 
 @pytest.mark.slow
 def test_a_watch_compares_after_the_server_was_away(own, store, runs, state_dir):
-    stop = threading.Event()
-    settings = Settings(to=own.server.url, state_dir=state_dir, settle=0.0, interval=0.2, settled_interval=1.0)
     notes, listener = [], Silent()
     listener.note = lambda line: notes.append(line) if "waiting for it" in line else None
-    watching = threading.Thread(
-        target=watch, args=([store.root],), kwargs={"settings": settings, "stop": stop, "listener": listener}
-    )
-    watching.start()
-    try:
+    settings = Settings(to=own.server.url, state_dir=state_dir, settle=0.0, interval=0.2, settled_interval=1.0)
+    with watching([store.root], settings, listener):
         ledger = Ledger(state_dir, own.server.url)
         points = lambda n: [e.points for e in ledger.entries()] == [n] * 3  # noqa: E731
         until(lambda: points(1), seconds=60)
@@ -103,7 +98,4 @@ def test_a_watch_compares_after_the_server_was_away(own, store, runs, state_dir)
         for run in runs:
             run.end()
         until(lambda: all(e.state is State.DONE and e.points == 3 for e in ledger.entries()), seconds=120)
-    finally:
-        stop.set()
-        watching.join(30)
     assert_equal(store.root, own.server.url)

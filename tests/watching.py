@@ -1,0 +1,43 @@
+"""A watch for the length of a block: in this process, or as one of its own."""
+
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+from tracksync.api import Silent, watch
+
+
+@contextmanager
+def watching(paths, settings, listener=None):
+    """A watch in this process; the block's end stops it, within the ten seconds that are promised."""
+    stop, failure = threading.Event(), []
+
+    def follow():
+        try:
+            watch(paths, settings=settings, stop=stop, listener=listener or Silent())
+        except BaseException as error:  # noqa: BLE001 - the test's own thread has to tell of it
+            failure.append(error)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive(), "watch did not stop within 10 s"
+    assert not failure, failure
+
+
+@contextmanager
+def started(*arguments):
+    """A tracksync of its own, which is ended with the block at the latest."""
+    command = [sys.executable, "-m", "tracksync", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
