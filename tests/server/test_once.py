@@ -49,6 +49,8 @@ def full(store, experiment_name):
     live = store.run(experiment_name, name="live")
     live.log("loss", [1.0])
     live.tag("phase", "warm-up")
+    live.param("seed", "7")
+    live.file("terminal_log.txt", b"epoch 1")
     return store
 
 
@@ -136,7 +138,7 @@ def test_a_file_of_the_same_size_is_sent_after_the_ledger_was_lost(store, experi
 def test_a_dry_run_writes_nothing_anywhere(full, settings, proxy, state_dir):
     shutil.rmtree(state_dir)
     report = tracksync.push([full.root], settings=settings, dry_run=True)
-    assert (report.plan.runs, report.plan.points, report.plan.files) == (4, 22, 3)
+    assert (report.plan.runs, report.plan.points, report.plan.files) == (4, 22, 4)
     assert proxy.writes == []
     assert not state_dir.exists()
 
@@ -176,7 +178,7 @@ def test_two_watch_processes_on_one_store(full, settings, server, proxy, state_d
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in (one, two)] == [0, 0]
     assert proxy.count("runs/create") == 4
-    assert proxy.count("artifacts", "PUT") == 3
+    assert proxy.count("artifacts", "PUT") == 4
 
 
 @pytest.mark.parametrize("fault", ["drop_reply", "cut_reply", "reset"])
