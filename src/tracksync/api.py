@@ -81,16 +81,8 @@ def push(
     if isinstance(paths, str | Path):
         paths = [paths]
     with _engine(settings, threading.Event(), listener) as engine:
-        stores = require_stores([to_path(path) for path in paths], engine.sources)
-        refs, empty = _refs(engine, stores)
-        wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
-        plan = survey(engine, refs)
-        listener.planned(plan)
-        report = Report(plan=plan)
-        if not dry_run:
-            report = drive(engine, refs, plan, listener)
-            wait_for_others(engine, refs, report, listener)
-        report.notes += empty
+        refs, report = _once(engine, [to_path(path) for path in paths], listener, dry_run=dry_run)
+        wait_for_others(engine, refs, report, listener)
         return report
 
 
@@ -116,13 +108,7 @@ def watch(
     with _engine(settings, stop, listener, follow=not once) as engine:
         if not once:
             return Watcher(engine, roots, listener).run()
-        stores = require_stores(roots, engine.sources)
-        refs, empty = _refs(engine, stores)
-        wait_for_server(engine.destination, settings.server_wait, stop, listener.note)
-        plan = survey(engine, refs)
-        listener.planned(plan)
-        report = drive(engine, refs, plan, listener)
-        report.notes += empty
+        _, report = _once(engine, roots, listener)
         report.busy = []
         return report
 
@@ -137,6 +123,19 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, fo
     destination = MlflowServer(settings.to, settings.token, attempts_seconds=attempts, sleep=pause)
     with Engine(settings, destination, load_sources(), stop, listener.progress, follow=follow) as engine:
         yield engine
+
+
+def _once(
+    engine: Engine, roots: Iterable[Path], listener: Listener, *, dry_run: bool = False
+) -> tuple[list[RunRef], Report]:
+    """Say what the runs at or below ``roots`` lack on the server, and deliver it."""
+    refs, empty = _refs(engine, require_stores(roots, engine.sources))
+    wait_for_server(engine.destination, engine.settings.server_wait, engine.parts.stop, listener.note)
+    plan = survey(engine, refs)
+    listener.planned(plan)
+    report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)
+    report.notes += empty
+    return refs, report
 
 
 def _refs(engine: Engine, stores: dict[Store, set[Path]]) -> tuple[list[RunRef], list[str]]:

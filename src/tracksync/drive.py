@@ -19,6 +19,8 @@ from tracksync.work import Delivered, Outcome
 LOOK, UPLOAD_LOOK = 0.2, 2.0
 #: Seconds between looks at runs that another process holds.
 BUSY_LOOK = 1.0
+#: Said once when a run shows it.
+RESTORED = "the server was restored from a backup: every run is compared with it"
 #: Runs that a notice names one by one; of more it names the stores.
 NAMED = 200
 #: Passes in a row that may end without an answer from the server and without anything delivered.
@@ -85,7 +87,7 @@ class _Drive:
         first = self.engine.parts.restored.is_set() and not self.compared
         if first:
             self.compared = True
-            self.listener.note("the server was restored from a backup: every run is compared with it")
+            self.listener.note(RESTORED)
         return first
 
     def done(self, outcome: Outcome) -> None:

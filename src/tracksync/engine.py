@@ -214,12 +214,15 @@ class Engine:
             self._away.set()
             raise
 
+    def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
+        """The run as one that needs its counterpart on the server."""
+        name = experiment_name(self.settings, work.ref, delta.header)
+        return binding.Candidate(work.entry, delta.header, work.ref.store, name)
+
     def _bind(self, hands: list[Hand], done: list[Outcome]) -> list[Hand]:
         """Find or make the counterparts of those that have none yet, or whose create was not looked at twice."""
         unsure = {
-            work.ref.source_id: binding.Candidate(
-                work.entry, delta.header, work.ref.store, experiment_name(self.settings, work.ref, delta.header)
-            )
+            work.ref.source_id: self.candidate(work, delta)
             for work, delta in hands
             if work.entry.run_id is None or not work.entry.confirmed
         }

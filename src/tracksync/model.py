@@ -262,10 +262,6 @@ class Looks:
             return self.settle <= 0 and earlier is not None
         return now - earlier[1] >= self.settle
 
-    def forget(self) -> None:
-        """Start over, as after a delivery that used up all looks."""
-        self._seen.clear()
-
 
 class AllSettled(Looks):
     """Takes everything for settled: to compare with what the server holds already, never to deliver."""

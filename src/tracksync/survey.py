@@ -11,7 +11,6 @@ from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
 from tracksync.ledger import State
 from tracksync.locate import batched
 from tracksync.model import AllSettled, Delta, RunRef
-from tracksync.naming import experiment_name
 from tracksync.replay import anything, sendable
 from tracksync.report import Plan
 from tracksync.trust import trust
@@ -51,11 +50,7 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
             continue  # said when it is their turn
         if (not delta.header.deleted or engine.settings.deleted) and work.entry.state is not State.REMOVED:
             read.append((work, delta))
-    unknown = [
-        binding.Candidate(w.entry, d.header, w.ref.store, experiment_name(engine.settings, w.ref, d.header))
-        for w, d in read
-        if w.entry.run_id is None
-    ]
+    unknown = [engine.candidate(work, delta) for work, delta in read if work.entry.run_id is None]
     binding.look_up(engine.destination, unknown)
     # Forget what was worked out just to count: nothing of it is recorded, and the pass must not take it for certain.
     for candidate in unknown:

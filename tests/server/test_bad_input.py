@@ -8,7 +8,6 @@ import socket
 import tempfile
 import threading
 import time
-import uuid
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,12 +22,6 @@ from tracksync.config import Settings
 from tracksync.ledger import State
 
 SECRET = "s3cr3t-Pa55"
-
-
-@pytest.fixture
-def experiment_name():
-    """Short: a long last line of meta.yaml may be cut, and is waited for."""
-    return f"experiment {uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import math
 import pwd
 import time
-import uuid
 
 import pytest
 import requests
@@ -269,12 +268,6 @@ def test_nothing_of_it_is_written_a_second_time(delivered, make_proxy, tmp_path,
     assert (again.plan.runs, again.plan.points, again.plan.files) == (0, 0, 0)
     assert sum(run.points + run.files for run in again.runs) == 0
     assert [(seen.path, seen.body) for seen in proxy.writes] == []
-
-
-@pytest.fixture
-def experiment_name():
-    """Short: a long last line of meta.yaml may be cut, and is waited for."""
-    return f"experiment {uuid.uuid4().hex}"
 
 
 @pytest.fixture

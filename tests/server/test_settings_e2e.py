@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import time
-import uuid
 
 import pytest
 from click.testing import CliRunner
@@ -18,12 +17,6 @@ from tracksync.config import Settings
 from tracksync.ledger import State
 
 NOWHERE = "http://127.0.0.1:9"  # the port of the discard service, on which nothing listens
-
-
-@pytest.fixture
-def experiment_name():
-    """Short: a long last line of meta.yaml may be cut, and is waited for."""
-    return f"experiment {uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ The numbers are those of the list of traps that the design is built on; test_tra
 """
 
 import json
-import uuid
 
 import pytest
 from rawstore import RUNNING, START, RawStore, points, write
@@ -12,12 +11,6 @@ from rawstore import RUNNING, START, RawStore, points, write
 from tracksync import push
 from tracksync.config import Settings
 from tracksync.ledger import State
-
-
-@pytest.fixture
-def experiment_name():
-    """Short: a long last line of meta.yaml may be cut, and is waited for."""
-    return f"experiment {uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import socket
 import stat
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from rights import without_rights
 from tracksync import fsutil
 from tracksync.fsutil import (
     NotRegularError,
@@ -24,22 +24,6 @@ from tracksync.fsutil import (
     walk_regular,
     write_durable,
 )
-
-
-@contextmanager
-def without_rights(path):
-    """Take away the rights to ``path``, and root's right to everything, for as long as the block lasts."""
-    mode = path.stat().st_mode
-    path.chmod(0)
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if was_root:
-            os.seteuid(0)
-        path.chmod(mode)
 
 
 def descriptors():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rights import without_rights
 from tracksync.errors import ConfigError, LeaseError
 from tracksync.ledger import Entry, Ledger, Problem, State, ledgers
 from tracksync.ledger.codec import HEAD_BYTES, decode, read_head
@@ -433,22 +434,6 @@ def test_a_link_in_the_ledger_is_not_followed(ledger, tmp_path):
     path.symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(ConfigError, match="cannot read the ledger"):
         ledger.get(entry().source_id)
-
-
-@contextmanager
-def without_rights(path):
-    """Take away the rights to ``path``, and root's right to everything, for as long as the block lasts."""
-    mode = path.stat().st_mode
-    path.chmod(0)
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if was_root:
-            os.seteuid(0)
-        path.chmod(mode)
 
 
 def test_no_permission_is_said(ledger):

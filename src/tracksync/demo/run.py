@@ -23,7 +23,7 @@ Say = Callable[[str], object]
 
 #: Seconds that the toy job takes, and the longest that job, the rest of the sync and the end of watch may take.
 JOB_SECONDS = 12
-JOB_TIMEOUT, SYNC_TIMEOUT, STOP_TIMEOUT = 120.0, 60.0, 15.0
+JOB_TIMEOUT, SYNC_TIMEOUT = 120.0, 60.0
 
 #: Exit code when both sides differ, the one of ``verify``.
 DIFFERENT = 6

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracksync import spool
-from tracksync.drive import run_report
+from tracksync.drive import RESTORED, run_report
 from tracksync.engine import Engine
 from tracksync.errors import UnreachableError
 from tracksync.ledger import State
@@ -113,7 +113,7 @@ class Watcher:
             self._plan_next(run, seen.get(source_id), time.monotonic())
         if self._engine.parts.restored.is_set() and not self._compared:
             self._compared = True
-            self._listener.note("the server was restored from a backup: every run is compared with it")
+            self._listener.note(RESTORED)
             self._schedule.now(self._schedule.runs, time.monotonic())
 
     def _plan_next(self, run: Watched, outcome: Outcome | None, now: float) -> None:
