@@ -3,14 +3,17 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tracksync.api import push, watch
+    from tracksync.api import push, verify, watch
+    from tracksync.audit import Audit
     from tracksync.config import Settings
     from tracksync.report import Report
 
 __version__ = "0.1.0"
-__all__ = ["Report", "Settings", "__version__", "push", "watch"]
+__all__ = ["Audit", "Report", "Settings", "__version__", "push", "verify", "watch"]
 
-_HOMES = {"push": "api", "watch": "api", "Settings": "config", "Report": "report"}
+_HOMES = {
+    "push": "api", "verify": "api", "watch": "api", "Settings": "config", "Report": "report", "Audit": "audit.findings",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

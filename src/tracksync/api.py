@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tracksync.audit import Audit, Finding
+from tracksync.audit import verify as compare
 from tracksync.config import Settings
 from tracksync.drive import drive, wait_for_others
 from tracksync.engine import Engine
@@ -20,7 +22,7 @@ from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.sources import load_sources
 from tracksync.survey import survey
-from tracksync.watch import Watcher
+from tracksync.watcher import Watcher
 
 #: Seconds for which one request is repeated; then the whole process waits for the server, with one prober.
 ATTEMPTS = 10.0
@@ -111,6 +113,43 @@ def watch(
         _, report = _once(engine, roots, listener)
         report.busy = []
         return report
+
+
+def verify(
+    paths: Iterable[Path | str],
+    *,
+    settings: Settings,
+    checksums: bool = False,
+    repair: bool = False,
+    recreate: bool = False,
+    listener: Listener | None = None,
+    compared: Callable[[Finding], None] = lambda _: None,
+) -> Audit:
+    """Compare some runs with the server: fields, params, tags, points, datasets, artifacts, lineage.
+
+    Args:
+        paths: run directories, experiment directories or whole stores.
+        settings: where the server is, and all else.
+        checksums: compare artifacts by content, not only by size; every byte is fetched from the server.
+        repair: send what differs, and nothing else.
+        recreate: with ``repair``, also make runs anew that were delivered and are gone from the server.
+        listener: is told what a repair does.
+        compared: is told of each run once it has been compared.
+
+    Raises:
+        ConfigError: no such path, no store there, wrong credentials.
+        UnreachableError: the server does not answer.
+    """
+    settings = replace(settings, retry=True)  # what was refused once is tried again: it differs
+    listener = listener or Silent()
+    with _engine(settings, threading.Event(), listener) as engine:
+        refs, empty = _refs(engine, require_stores([to_path(path) for path in paths], engine.sources))
+        wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
+        result = compare(
+            engine, refs, listener, checksums=checksums, repair=repair, recreate=recreate, compared=compared
+        )
+        result.notes += empty
+        return result
 
 
 @contextmanager

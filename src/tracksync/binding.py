@@ -101,7 +101,7 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
         if candidate.entry.run_id is not None:
             candidate.error = HeldError(
                 f"run {candidate.entry.run_id} is not on the server any more, and was not deleted there by hand",
-                "to have it made anew, push it with another --state-dir",
+                "`tracksync verify --repair --recreate` makes it anew",
             )
             continue
         try:

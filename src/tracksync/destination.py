@@ -53,6 +53,8 @@ class RemoteRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     latest: Mapping[str, Point] = field(default_factory=dict)
+    #: name and digest of each dataset input
+    datasets: frozenset[tuple[str, str]] = frozenset()
 
 
 class Destination(Protocol):
@@ -127,6 +129,9 @@ class Destination(Protocol):
     def list_artifacts(self, run: RemoteRun) -> dict[str, int]:
         """The run's artifacts: path -> size in bytes."""
 
+    def artifact_digest(self, run: RemoteRun, path: str) -> str:
+        """The SHA-256 (hex) of what the server gives out as the run's artifact ``path``."""
+
     def run_url(self, run: RemoteRun) -> str:
         """The address of the run's page, for a person."""
 
@@ -135,3 +140,6 @@ class Destination(Protocol):
 
     def legal_path(self, path: str) -> str:
         """The nearest artifact path that the server takes; different paths never become the same one."""
+
+    def legal_text(self, text: str) -> str:
+        """The text without what no server can hold (NUL, halves of surrogate pairs)."""

@@ -7,9 +7,7 @@ new ones do.
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,11 +15,11 @@ from tracksync import tags
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
 from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
+from tracksync.pointset import PointSet, comparable
 from tracksync.servercursor import ServerCursor, checksum, content_digests
 
 #: Points read at a time while a tail is compared with the server.
 CHUNK = 1000
-LARGEST = sys.float_info.max
 
 
 def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cursor, recorded: str | None) -> Cursor:
@@ -110,14 +108,14 @@ def _count_known(tail: MetricTail, latest: Point, history: Callable[[], Iterable
     position = _by_latest(tail, latest)
     if position is not None:
         return position, position > 0
-    held = {_comparable(point) for point in history()}
+    held = PointSet(history())
     known, seen, leading = 0, False, True
     for chunk in tail.chunks(CHUNK):
         for point in chunk.points:
-            here = _comparable(point)
-            leading = leading and here in held
+            here = comparable(point)
+            leading = leading and point in held
             known += leading
-            seen = seen or here == _comparable(latest)
+            seen = seen or here == comparable(latest)
     return known, seen
 
 
@@ -125,7 +123,7 @@ def _by_latest(tail: MetricTail, latest: Point) -> int | None:
     """Find the latest point in a tail whose (step, timestamp) only grow; None where that cannot tell."""
     previous: tuple[int, int] | None = None
     position, index = None, 0
-    target = _comparable(latest)
+    target = comparable(latest)
     for chunk in tail.chunks(CHUNK):
         for point in chunk.points:
             index += 1
@@ -133,17 +131,11 @@ def _by_latest(tail: MetricTail, latest: Point) -> int | None:
             if previous is not None and here <= previous:
                 return None
             previous = here
-            if _comparable(point) == target:
+            if comparable(point) == target:
                 position = index
             elif position is None and here >= (latest.step, latest.timestamp):
                 return None if index > 1 or here == (latest.step, latest.timestamp) else 0
     return position
-
-
-def _comparable(point: Point) -> tuple[int, int, str]:
-    # repr: NaN must equal itself. Databases hold -0.0 as 0.0 and an infinity as the largest double.
-    value = math.copysign(math.inf, point.value) if abs(point.value) >= LARGEST else point.value
-    return point.step, point.timestamp, repr(value + 0.0)
 
 
 class Rest:
@@ -177,3 +169,31 @@ class Rest:
         points, size = self._tail.size()
         left = max(0, points - self._known)
         return left, size * left // points if points else 0
+
+
+class Lacking:
+    """Of a tail only the points that the server lacks, wherever they lie; the marks are those of the whole tail."""
+
+    __slots__ = ("_held", "_tail")
+
+    def __init__(self, tail: MetricTail, held: Container[Point]) -> None:
+        self._tail, self._held = tail, held
+
+    @property
+    def key(self) -> str:
+        """The key as the source spells it."""
+        return self._tail.key
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the key shrank or was replaced since the cursor."""
+        return self._tail.restarted
+
+    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
+        """The chunks of the tail without the points that the server holds."""
+        for chunk in self._tail.chunks(max_points):
+            yield MetricChunk([point for point in chunk.points if point not in self._held], chunk.mark)
+
+    def size(self) -> tuple[int, int]:
+        """How many points and bytes the tail holds at most."""
+        return self._tail.size()

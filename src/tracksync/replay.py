@@ -98,7 +98,10 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         or (idle and (entry.status, told.get("end")) != todo.header.end)
         or (idle and told.get("incomplete", 0) != len(entry.held))
         or entry.state is State.REMOVED
-        or ((parts.settings.restore or parts.restored.is_set()) and not work.verified)
+        or (
+            (parts.settings.restore or parts.restored.is_set() or entry.source_id in parts.lacking)
+            and not work.verified
+        )
         or bool(entry.doubles and not work.doubles_tried)
     )
 

@@ -6,14 +6,21 @@ from a backup), or the ledger may be new.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from tracksync import reconcile, tags
 from tracksync.destination import RemoteRun
 from tracksync.errors import RemovedError
-from tracksync.model import AllSettled, Cursor, Delta
+from tracksync.model import AllSettled, Cursor, Delta, MetricTail
+from tracksync.pointset import PointSet
 from tracksync.servercursor import behind, fields_on_server
 from tracksync.work import Parts, Work
+
+#: The part of a cursor that holds the marks of a kind of item, by the name that held items bear.
+CURSOR_PARTS = {
+    "param": "params", "tag": "tags", "dataset": "datasets", "metric": "metrics", "artifact": "artifacts",
+}  # fmt: skip
 
 
 def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
@@ -43,14 +50,39 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     expected = sum(tail.size()[0] for tail in delta.metrics)
     if lost:
         delta = _recover(work, remote, parts, server_knows=restored or work.doubted)
-    if lost or restarted or not entry.clean or said != entry.server_cursor:
-        tails = reconcile.unsent(delta.metrics, entry.cursor, remote, parts.destination)
-        delta = replace(delta, metrics=tails)
+    lacking = parts.lacking.get(entry.source_id, frozenset())
+    if lacking:
+        delta = _reopen(work, lacking)
+    gaps = tuple(_without_known(t, remote, parts) for t in delta.metrics if f"metric:{t.key}" in lacking)
+    if lacking or lost or restarted or not entry.clean or said != entry.server_cursor:
+        others = [t for t in delta.metrics if f"metric:{t.key}" not in lacking]
+        delta = replace(delta, metrics=gaps + reconcile.unsent(others, entry.cursor, remote, parts.destination))
     if restored or (work.doubted and sum(tail.size()[0] for tail in delta.metrics) > expected):
         parts.restored.set()
     work.doubted = False
     entry.server_cursor, work.verified = said, True
     return delta
+
+
+def _reopen(work: Work, lacking: Collection[str]) -> Delta:
+    """Take back what a comparison has shown to be missing or damaged on the server, and read the run from there."""
+    cursor = work.entry.cursor
+    for item in lacking:
+        kind, _, name = item.partition(":")
+        if kind in CURSOR_PARTS:
+            cursor.parts[CURSOR_PARTS[kind]].pop(name, None)
+        else:
+            cursor.parts["fields"].pop(kind, None)
+    if "end" in lacking:
+        work.entry.status = None
+    return work.source.read(work.ref, cursor, work.looks)
+
+
+def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricTail:
+    """The points that are not there, also where a gap lies before points that are."""
+    key = parts.destination.legal_key(tail.key)
+    history = parts.destination.history(remote.run_id, key) if key in remote.latest else ()
+    return reconcile.Lacking(tail, PointSet(history))
 
 
 def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool) -> Delta:

@@ -39,6 +39,9 @@ class Parts:
     turn: float = math.inf
     #: set when a run shows that the server was restored from a backup: then every run is compared once
     restored: threading.Event = field(default_factory=threading.Event)
+    #: source id -> what a comparison found missing or damaged on the server, named as held items are ("metric:loss"),
+    #: or by the field ("end", "name", "parent"): goes again whatever the ledger says
+    lacking: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

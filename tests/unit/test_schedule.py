@@ -7,7 +7,7 @@ import pytest
 from tracksync.config import Settings
 from tracksync.ledger import State
 from tracksync.model import RunRef, Store
-from tracksync.watch.schedule import HINT_PAUSE, LATER_MOST, UPLOADING, Schedule
+from tracksync.watcher.schedule import HINT_PAUSE, LATER_MOST, UPLOADING, Schedule
 
 STORE = Store("mlflow-file", Path("/scratch/mlruns"))
 SETTINGS = Settings(to="http://x", interval=10, settled_interval=60, walk_interval=3600)

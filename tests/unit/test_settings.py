@@ -225,7 +225,9 @@ def test_the_commented_example_is_valid_as_it_is_and_with_every_line_in_use(tmp_
     used = tmp_path / "used.toml"
     used.write_text("\n".join(line.removeprefix("#") for line in example.read_text().splitlines() if line[:2] != "# "))
     found = load(used)
-    assert set(found.options) == set(KEYS) - {"dry-run", "json", "once", "retry", "restore", "quiet"}
+    assert set(found.options) == set(KEYS) - {
+        *("dry-run", "json", "once", "retry", "restore", "quiet", "repair", "recreate", "checksums")
+    }
     assert found.experiments
     assert len(found.stores) == 2
 

@@ -14,7 +14,7 @@ from tracksync import __version__
 from tracksync.cli.failure import explain
 
 #: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
-COMMANDS = ("push", "watch", "status", "sources", "demo")
+COMMANDS = ("push", "watch", "status", "verify", "sources", "demo")
 
 
 class LazyGroup(click.Group):

@@ -35,6 +35,9 @@ KEYS: dict[str, Kind] = {
     "interval": Duration(positive=True),
     "settled-interval": Duration(positive=True),
     "once": Flag(),
+    "repair": Flag(),
+    "recreate": Flag(),
+    "checksums": Flag(),
     "quiet": Flag(),
     "json": Flag(),
 }

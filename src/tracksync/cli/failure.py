@@ -20,7 +20,7 @@ LOG_LIMIT = 1_000_000
 INTERRUPTED = 130
 
 #: Which of several exit codes a command ends with: the first of these that occurred.
-WORST_FIRST = (1, 3, 75, 4, 5, 0)
+WORST_FIRST = (1, 3, 75, 4, 5, 6, 0)
 
 
 def explain(error: BaseException, *, verbose: bool = False) -> int:

@@ -94,6 +94,9 @@ server_wait = _option(
     default="60s",
     text="How long to wait for a server that does not answer; watch without --once waits for ever.",
 )
+repair = _option("--repair", text="Send what differs, and nothing else.")
+recreate = _option("--recreate", text="With --repair: make runs anew that are gone from the server.")
+checksums = _option("--checksums", text="Compare artifacts by content, not only by size: fetches every byte.")
 quiet = _option("-q", "--quiet", text="Print only errors and held runs.")
 as_json = _option("--json", text="Print the result as JSON.")
 once = _option("--once", text="Look at everything once, then exit.")
@@ -116,3 +119,5 @@ def combine(*decorators: Decorator) -> Decorator:
 sending = combine(
     to, token_file, experiment, since, settle, live_max_size, deleted, dry_run, state_dir, config, quiet
 )  # fmt: skip
+#: What ``verify`` has in common with them.
+comparing = combine(to, token_file, experiment, since, settle, deleted, state_dir, config, quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from mlflow.utils.rest_utils import MlflowHostCreds
 
 API = "/api/2.0/mlflow"
+
+#: Bytes of an artifact that are read at a time.
+BLOCK = 1 << 20
 
 #: Seconds to wait for a connection, and for the answer to a mere probe. For other answers MLflow's own
 #: MLFLOW_HTTP_REQUEST_TIMEOUT counts (120 s; a batch that overlaps takes an old server up to 19 s).
@@ -105,6 +109,27 @@ class Http:
 
         return retrying(once, seconds=self._seconds, sleep=self._sleep)
 
+    def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
+        """The SHA-256 (hex) of what a GET gives, read block by block and never held whole."""
+        request = Request(method="GET", endpoint=endpoint, params=params)
+
+        def once() -> str | Reply:
+            with self._send(request, None, stream=True) as response:
+                if not response.ok:
+                    return judge(response, self.address, endpoint, Again.FREELY, plain=True)
+                try:
+                    digest = hashlib.sha256()
+                    for block in response.iter_content(BLOCK):
+                        digest.update(block)
+                except Exception as error:  # whatever requests and urllib3 raise when a connection breaks off
+                    raise failure(error, self.address, repeatable=True, outer=None) from error
+                return digest.hexdigest()
+
+        told = retrying(once, seconds=self._seconds, sleep=self._sleep)
+        if isinstance(told, Reply):
+            raise self.refused(told, None)
+        return told
+
     def refused(self, reply: Reply, run_id: str | None) -> TracksyncError:
         """The error for a refusal. One run that may not be used must not stop the others: on 403 the API is asked."""
         if run_id is None or reply.status != 403 or not self.probe().ok:
@@ -121,7 +146,7 @@ class Http:
         )
         return self.send(request)
 
-    def _send(self, request: Request, data: bytes | Body | None) -> requests.Response:
+    def _send(self, request: Request, data: bytes | Body | None, *, stream: bool = False) -> requests.Response:
         outer = sys.exception()
         if data is not None and not isinstance(data, bytes):
             data.rewind()
@@ -141,6 +166,7 @@ class Http:
                 timeout=(min(CONNECT_TIMEOUT, reading), reading),
                 params=request.params,
                 data=data,
+                stream=stream,
                 **self._auth(),
             )
         except Exception as error:  # MLflow wraps whatever requests, urllib3 and plug-ins raise

@@ -26,7 +26,7 @@ _TOO_MUCH = (413, 414, 507)
 
 
 #: What to do about a run that the server does not know any more.
-GONE_HINT = "to have it made anew, push it with another --state-dir"
+GONE_HINT = "`tracksync verify --repair --recreate` makes it anew"
 
 
 def one_line(text: str) -> str:

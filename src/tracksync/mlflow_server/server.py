@@ -226,6 +226,10 @@ class MlflowServer:
         """The run's artifacts: path -> size in bytes."""
         return artifacts.list_artifacts(self._http, run)
 
+    def artifact_digest(self, run: RemoteRun, path: str) -> str:
+        """The SHA-256 (hex) of an artifact's bytes as the server gives them out."""
+        return self._http.digest("/get-artifact", {"run_id": run.run_id, "run_uuid": run.run_id, "path": path})
+
     def run_url(self, run: RemoteRun) -> str:
         """The address of the run's page, for a person."""
         return f"{self.address}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
@@ -237,3 +241,7 @@ class MlflowServer:
     def legal_path(self, path: str) -> str:
         """The nearest artifact path that the server takes; different paths never become the same one."""
         return naming.legal_path(path)
+
+    def legal_text(self, text: str) -> str:
+        """The text without what no server can hold (NUL, halves of surrogate pairs)."""
+        return legal_text(text)

@@ -72,7 +72,7 @@ def parse_run(run: Mapping[str, Any]) -> RemoteRun:
         ConfigError: it has not the shape of one.
     """
     try:
-        return _run(run["info"], run.get("data") or {})
+        return _run(run["info"], run.get("data") or {}, run.get("inputs") or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"the server answered with a run in a shape that MLflow's API does not have ({error!r})",
@@ -80,7 +80,7 @@ def parse_run(run: Mapping[str, Any]) -> RemoteRun:
         ) from error
 
 
-def _run(info: Mapping[str, Any], data: Mapping[str, Any]) -> RemoteRun:
+def _run(info: Mapping[str, Any], data: Mapping[str, Any], inputs: Mapping[str, Any]) -> RemoteRun:
     tags = {t["key"]: t.get("value", "") for t in data.get("tags", ())}
     return RemoteRun(
         run_id=str(info.get("run_id") or info["run_uuid"]),
@@ -95,6 +95,9 @@ def _run(info: Mapping[str, Any], data: Mapping[str, Any]) -> RemoteRun:
         tags=tags,
         params={p["key"]: p.get("value", "") for p in data.get("params", ())},
         latest={m["key"]: parse_point(m) for m in data.get("metrics", ())},
+        datasets=frozenset(
+            (d["dataset"].get("name", ""), d["dataset"].get("digest", "")) for d in inputs.get("dataset_inputs", ())
+        ),
     )
 
 

@@ -17,8 +17,8 @@ from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report
 from tracksync.sources import Source
 from tracksync.survey import survey
-from tracksync.watch.observe import RUN_DIRECTORIES, Hints
-from tracksync.watch.schedule import Schedule, Watched
+from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
+from tracksync.watcher.schedule import Schedule, Watched
 from tracksync.work import Delivered, Outcome
 
 #: Seconds after which the loop looks up at the latest: for a stop, for notices.

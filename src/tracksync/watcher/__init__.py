@@ -1,5 +1,5 @@
 """Following stores live: the scan is the truth, events only make it look sooner."""
 
-from tracksync.watch.daemon import Watcher
+from tracksync.watcher.daemon import Watcher
 
 __all__ = ["Watcher"]

@@ -1,0 +1,149 @@
+"""Goes through the runs: reads each whole at its source, finds it on the server, compares, and repairs if asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from tracksync import binding
+from tracksync.audit.compare import Comparison
+from tracksync.audit.findings import Audit, Difference, Finding
+from tracksync.audit.links import Kin, Links
+from tracksync.audit.repair import repair as mend
+from tracksync.destination import RemoteRun
+from tracksync.engine import GROUP, Engine
+from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError
+from tracksync.ledger import Entry
+from tracksync.locate import batched
+from tracksync.model import AllSettled, Cursor, Delta, RunRef
+from tracksync.report import Listener
+
+#: Runs compared at a time.
+WORKERS = 4
+NOWHERE = "not on the server"
+
+
+@dataclass(slots=True)
+class _Auditor:
+    engine: Engine
+    checksums: bool
+    #: told of each run that has been compared
+    compared: Callable[[Finding], None]
+    findings: list[Finding] = field(default_factory=list)
+    kin: list[Kin] = field(default_factory=list)
+
+    def group(self, refs: Sequence[RunRef]) -> None:
+        """Compare some runs."""
+        found = self.engine.destination.find_runs([ref.source_id for ref in refs])
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as pool:
+            for finding in pool.map(lambda ref: self._one(ref, found.get(ref.source_id, [])), refs):
+                if finding is not None:
+                    self.findings.append(finding)
+                    self.compared(finding)
+
+    def _one(self, ref: RunRef, found: Sequence[RemoteRun]) -> Finding | None:
+        """Compare one run; None for one that is none of our business."""
+        finding = Finding(ref=ref, name=ref.source_id)
+        try:
+            # The source first: what comes to the run meanwhile must not look as if it were missing there.
+            delta = self.engine.sources[ref.store.kind].read(ref, Cursor(), AllSettled())
+            if delta.header.deleted and not self.engine.settings.deleted:
+                return None
+            finding.name = delta.header.name or ref.source_id
+            self._compare(finding, delta, found)
+        except GoneError:
+            return None
+        except (HeldError, NotSettledError) as error:
+            finding.differences.append(Difference("run", f"cannot be read: {error}", "", ""))
+        except RefusedError as error:
+            finding.differences.append(Difference("run", "", f"the server does not tell: {error}", ""))
+        return finding
+
+    def _compare(self, finding: Finding, delta: Delta, found: Sequence[RemoteRun]) -> None:
+        entry = self.engine.ledger.get(finding.ref.source_id)
+        remote = self._counterpart(finding, delta, found, entry)
+        if remote is None:
+            return
+        finding.run_id, finding.url = remote.run_id, self.engine.destination.run_url(remote)
+        Comparison(finding, delta, remote, entry, self.engine.destination).run(checksums=self.checksums)
+        finding.notes += [f"left out for good: {item}: {reason}" for item, reason in delta.refused.items()]
+        if not remote.deleted:
+            parent = None if delta.header.parent == finding.ref.source_id else delta.header.parent
+            self.kin.append(Kin(finding, parent, remote))
+
+    def _counterpart(
+        self, finding: Finding, delta: Delta, found: Sequence[RemoteRun], entry: Entry | None
+    ) -> RemoteRun | None:
+        """The run on the server that is this one, read again just now."""
+        there = sorted(found, key=lambda run: (run.deleted, entry is None or run.run_id != entry.run_id))
+        alive = [run for run in there if not run.deleted]
+        if not there:
+            return self._absent(finding, entry)
+        kept = there[0] if entry is not None and entry.run_id == there[0].run_id else binding.choose(there)
+        try:
+            binding.check(delta.header, kept, self.engine.destination.limits)
+        except HeldError as error:
+            finding.differences.append(Difference("run", "", str(error), ""))
+            return None
+        for other in alive:
+            if other.run_id != kept.run_id:
+                held = f"{len(other.latest)} metrics, {len(other.params)} params, {len(other.tags)} tags"
+                finding.differences.append(Difference("run", kept.run_id, f"also {other.run_id} ({held})", ""))
+        return self.engine.destination.get_run(kept.run_id)
+
+    def _absent(self, finding: Finding, entry: Entry | None) -> RemoteRun | None:
+        """A run that cannot be found by its tag: never delivered, gone, or its tag is gone."""
+        if entry is None or entry.run_id is None:
+            finding.differences.append(Difference("run", "there", NOWHERE, "run"))
+            return None
+        try:
+            return self.engine.destination.get_run(entry.run_id)
+        except (HeldError, RemovedError):
+            finding.gone = True
+            finding.differences.append(Difference("run", "there", f"gone: run {entry.run_id} was delivered", "gone"))
+            return None
+
+
+def verify(
+    engine: Engine,
+    refs: Sequence[RunRef],
+    listener: Listener,
+    *,
+    checksums: bool = False,
+    repair: bool = False,
+    recreate: bool = False,
+    compared: Callable[[Finding], None] = lambda _: None,
+) -> Audit:
+    """Compare the named runs with the server and tell what differs; ``repair``: send what the server lacks.
+
+    ``checksums``: compare artifacts by content, not only by size. ``recreate``: with ``repair``, make runs anew that
+    were delivered and are gone from the server. ``compared`` is told of each run once it has been compared.
+
+    Raises:
+        UnreachableError, ConfigError: as the destination raises them.
+    """
+    audit = Audit(destination=engine.destination.address)
+    audit.findings = _audit(engine, refs, checksums=checksums, compared=compared)
+    todo = {f.ref.source_id: f for f in audit.findings if f.mend - ({"gone"} if not recreate else set())}
+    if not repair or not todo:
+        return audit
+    audit.notes += mend(engine, list(todo.values()), listener)
+    again = _audit(engine, [f.ref for f in todo.values()], checksums=checksums, compared=lambda _: None)
+    for finding in again:
+        finding.mended = max(0, len(todo[finding.ref.source_id].differences) - len(finding.differences))
+    after = {finding.ref.source_id: finding for finding in again}
+    audit.findings = [after.get(finding.ref.source_id, finding) for finding in audit.findings]
+    return audit
+
+
+def _audit(
+    engine: Engine, refs: Iterable[RunRef], *, checksums: bool, compared: Callable[[Finding], None]
+) -> list[Finding]:
+    auditor = _Auditor(engine, checksums, compared)
+    for group in batched(refs, GROUP):
+        if engine.parts.stop.is_set():
+            break
+        auditor.group(group)
+    Links(engine.destination, auditor.kin).compare()
+    return auditor.findings

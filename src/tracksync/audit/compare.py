@@ -1,0 +1,206 @@
+"""Compares one run at its source with its counterpart on the server, field by field.
+
+A difference is what the source holds and the server does not. What was delivered and looks otherwise now is what
+people made of it: their work is shown, and left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+
+from tracksync import tags
+from tracksync.audit.findings import Difference, Finding
+from tracksync.audit.points import Gap, compare_points
+from tracksync.destination import Destination, RemoteRun
+from tracksync.fsutil import open_regular
+from tracksync.ledger import Entry
+from tracksync.model import Delta, FileItem, RunHeader, TextItem
+from tracksync.servercursor import ServerCursor, checksum, fields_on_server
+
+ABSENT = "not there"
+#: Characters of a value that are shown.
+SHOWN = 60
+#: Tags that the server sets or that are compared as fields of the run.
+OWN_TAGS = frozenset({tags.PARENT, tags.USER, "mlflow.runName"})
+BLOCK = 1 << 20
+
+
+class Comparison:
+    """The comparison of one run. ``delta`` is the whole run at its source, ``remote`` the run as the server has it.
+
+    ``entry`` is what the ledger remembers of it, if it does. ``checksums``: compare artifacts by content too.
+    """
+
+    def __init__(
+        self, finding: Finding, delta: Delta, remote: RemoteRun, entry: Entry | None, destination: Destination
+    ) -> None:
+        self.finding, self.delta, self.remote, self.entry = finding, delta, remote, entry
+        self.destination = destination
+        self.said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
+        self.recorded = ServerCursor.parse(entry.server_cursor if entry is not None else None)
+
+    def run(self, *, checksums: bool) -> None:
+        """Compare, and add what is found to the finding."""
+        header, remote = self.delta.header, self.remote
+        if remote.deleted and not header.deleted:
+            self._theirs("run", "there", "deleted")
+            return
+        self._fields(header, remote)
+        self._params()
+        self._tags()
+        self._datasets()
+        self._metrics()
+        self._artifacts(checksums=checksums)
+
+    def _differ(self, item: str, source: object, server: object, mend: str = "") -> None:
+        self.finding.differences.append(Difference(item, _shown(source), _shown(server), mend))
+
+    def _theirs(self, item: str, source: object, server: object) -> None:
+        self.finding.changed_there.append(Difference(item, _shown(source), _shown(server)))
+
+    def _fields(self, header: RunHeader, remote: RemoteRun) -> None:
+        _, told = fields_on_server(remote, header)
+        limits, legal = self.destination.limits, self.destination.legal_text
+        name, user = legal(header.name)[: limits.name], legal(header.user)[: limits.user]
+        if name and remote.name != name:
+            if told["name"] == header.name:
+                self._theirs("name", header.name, remote.name)
+            else:
+                self._differ("name", header.name, remote.name, "name")
+        if user and remote.user and remote.user != user:
+            self._differ("user", header.user, remote.user)
+        if remote.start_time != header.start_time:
+            self._differ("start time", header.start_time, remote.start_time)
+        self._end(header, remote)
+
+    def _end(self, header: RunHeader, remote: RemoteRun) -> None:
+        said = self.said.digests.get("end") == f"{checksum('fields', 'end', header.end):08x}"
+        here = (header.status, header.end_time if header.status.terminal else None, header.deleted)
+        there = (remote.status, remote.end_time if remote.status.terminal else None, remote.deleted)
+        if not header.status.terminal and not remote.status.terminal:
+            here = (remote.status, None, header.deleted)  # the server knows no run that is only scheduled
+        if header.status is remote.status and header.end_time is None:
+            there = (remote.status, None, remote.deleted)  # an end time cannot be taken back, on any server
+        if here == there:
+            return
+        ours = header.ended or (self.entry is not None and self.entry.status == remote.status)
+        if remote.status.terminal and remote.deleted == header.deleted and (said or not ours):
+            self._theirs("status", _status(header.status, header.end_time), _status(remote.status, remote.end_time))
+        else:
+            source = _status(header.status, header.end_time, deleted=header.deleted)
+            self._differ("status", source, _status(remote.status, remote.end_time, deleted=remote.deleted), "end")
+
+    def _params(self) -> None:
+        drifted = self.remote.tags.get(tags.PARAM_DRIFT, "").split(", ")
+        for item, key, value, there in self._texts(self.delta.params, self.remote.params, self.limit_of_params):
+            if there is None:
+                self._differ(f"param {key}", value, ABSENT, f"param:{item.key}")
+            elif there != value and item.key in drifted:
+                self._theirs(f"param {key}", value, f"{_shown(there)}, the first value")
+            elif there != value:
+                self._differ(f"param {key}", value, there)
+        self._added("param", self.remote.params, (p.key for p in self.delta.params))
+
+    def _tags(self) -> None:
+        for item, key, value, there in self._texts(self.delta.tags, self.remote.tags, self.limit_of_tags):
+            if there == value:
+                continue
+            known = checksum("tags", item.key, item.mark)
+            # The ledger's word counts where the tag is there: a server restored from a backup may lack it.
+            if known in self.said.known or (known in self.recorded.known and there is not None):
+                self._theirs(f"tag {key}", value, ABSENT if there is None else there)
+            else:
+                self._differ(f"tag {key}", value, ABSENT if there is None else there, f"tag:{item.key}")
+        theirs = {k: v for k, v in self.remote.tags.items() if not k.startswith(tags.PREFIX) and k not in OWN_TAGS}
+        self._added("tag", theirs, (t.key for t in self.delta.tags))
+
+    @property
+    def limit_of_params(self) -> int:
+        """Characters of a param that the server takes."""
+        return self.destination.limits.param_value
+
+    @property
+    def limit_of_tags(self) -> int:
+        """Characters of a tag that the server takes."""
+        return self.destination.limits.tag_value
+
+    def _texts(
+        self, items: Iterable[TextItem], there: Mapping[str, str], limit: int
+    ) -> Iterator[tuple[TextItem, str, str, str | None]]:
+        for item in items:
+            key = self.destination.legal_key(item.key)
+            yield item, key, self.destination.legal_text(item.value[:limit]), there.get(key)
+
+    def _datasets(self) -> None:
+        legal = self.destination.legal_text
+        for dataset in self.delta.datasets:
+            if (legal(dataset.name), legal(dataset.digest)) not in self.remote.datasets:
+                self._differ(f"dataset {dataset.name}", dataset.digest, ABSENT, f"dataset:{dataset.item}")
+
+    def _metrics(self) -> None:
+        tails = {tail.key: tail for tail in self.delta.metrics}
+        for key, tail in tails.items():
+            legal = self.destination.legal_key(key)
+            ask = partial(self.destination.history, self.remote.run_id, legal)
+            points, gap = compare_points(tail, ask if legal in self.remote.latest else tuple)
+            self.finding.points += points
+            if gap is not None:
+                self._gap(f"metric {legal}", f"metric:{key}", gap)
+        theirs = {key: f"{point.value!r} at step {point.step}" for key, point in self.remote.latest.items()}
+        self._added("metric", theirs, tails)
+
+    def _gap(self, item: str, mend: str, gap: Gap) -> None:
+        here, there = f"{gap.here:,} points", f"{gap.there:,} points"
+        if gap.missing:
+            self._differ(item, here, f"{there}, {gap.missing:,} missing", mend)
+        if gap.doubled:
+            self._differ(item, here, f"{there}, {gap.doubled:,} doubled")
+        if gap.surplus:
+            self._theirs(item, here, f"{there}, {gap.surplus:,} of them only there")
+
+    def _artifacts(self, *, checksums: bool) -> None:
+        files = {self.destination.legal_path(item.path): item for item in self.delta.files}
+        there = self.destination.list_artifacts(self.remote)
+        self.finding.files = len(files)
+        for path, item in files.items():
+            mend = f"artifact:{item.path}"
+            if path not in there:
+                self._differ(f"artifact {path}", f"{item.size:,} bytes", ABSENT, mend)
+            elif there[path] != item.size:
+                self._differ(f"artifact {path}", f"{item.size:,} bytes", f"{there[path]:,} bytes", mend)
+            elif checksums and (here := _content(item)) != (theirs := self._content_there(path)):
+                self._differ(f"artifact {path}", f"sha256 {here[:12]}…", f"sha256 {theirs[:12]}…", mend)
+        for path in sorted(there.keys() - files.keys()):
+            if not path.startswith("tracksync/"):
+                self._theirs(f"artifact {path}", ABSENT, f"{there[path]:,} bytes")
+
+    def _content_there(self, path: str) -> str:
+        return self.destination.artifact_digest(self.remote, path)
+
+    def _added(self, kind: str, there: Mapping[str, str], here: Iterable[str]) -> None:
+        """What is only on the server: people may add to a run there."""
+        ours = {self.destination.legal_key(key) for key in here}
+        for key in sorted(there.keys() - ours):
+            self._theirs(f"{kind} {key}", ABSENT, there[key])
+
+
+def _content(item: FileItem) -> str:
+    digest = hashlib.sha256()
+    with open_regular(item.root, item.relative) as file:
+        left = item.size
+        while left and (block := file.read(min(BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _status(status: str, end_time: int | None, *, deleted: bool = False) -> str:
+    ended = f", end {end_time}" if end_time is not None else ""
+    return f"{status}{ended}{', deleted' if deleted else ''}"
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"

@@ -1,0 +1,68 @@
+"""What a comparison found, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tracksync.model import RunRef
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not the same on both sides, in words.
+
+    ``mend`` names what the replay has to send again ("metric:loss", "end", ...), or "link"; empty where nothing can be
+    done from here.
+    """
+
+    item: str
+    source: str
+    server: str
+    mend: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Finding:
+    """What the comparison of one run found.
+
+    ``changed_there`` is what people made of the run on the server: no differences, and left alone. ``mended`` counts
+    the differences that a repair has done away with.
+    """
+
+    ref: RunRef
+    name: str = ""
+    run_id: str | None = None
+    url: str | None = None
+    differences: list[Difference] = field(default_factory=list)
+    changed_there: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    points: int = 0
+    files: int = 0
+    mended: int = 0
+    #: the run was delivered once and is not on the server any more
+    gone: bool = False
+
+    @property
+    def mend(self) -> frozenset[str]:
+        """What the replay has to send again."""
+        return frozenset(d.mend for d in self.differences if d.mend)
+
+
+@dataclass(slots=True, kw_only=True)
+class Audit:
+    """The outcome of a verify."""
+
+    destination: str
+    findings: list[Finding] = field(default_factory=list)
+    #: one line each: what concerns no single run
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def different(self) -> list[Finding]:
+        """The runs that are not the same on both sides."""
+        return [finding for finding in self.findings if finding.differences]
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything is the same, 6 something is not."""
+        return 6 if self.different else 0

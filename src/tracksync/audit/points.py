@@ -1,0 +1,65 @@
+"""Compares the points of one metric key: by number and digest first, exactly only where these differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from tracksync.model import MetricTail, Point
+from tracksync.pointset import PointSet, comparable
+
+#: Points read at a time.
+CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How the two sides of a key differ: distinct points here, points there, and of these what only one side has.
+
+    ``doubled`` counts points that the server holds more often than the source does.
+    """
+
+    here: int
+    there: int
+    missing: int
+    surplus: int
+    doubled: int
+
+
+def compare_points(tail: MetricTail | None, history: Callable[[], Iterable[Point]]) -> tuple[int, Gap | None]:
+    """Count the points of a key at the source, and tell how the server's differ; None where they are the same.
+
+    The order does not count: servers give histories in an order of their own. Of identical points in a row of the
+    source databases keep one. ``tail`` is the whole key; ``history`` asks the server, perhaps twice.
+    """
+    lines, total, grows = _digest(_points(tail))
+    held, there, _ = _digest(history())
+    if grows and (lines, total) == (held, there):
+        return lines, None
+    gap = _exactly(tail, history)
+    return lines, gap if gap.missing or gap.surplus or gap.doubled else None
+
+
+def _points(tail: MetricTail | None) -> Iterator[Point]:
+    for chunk in tail.chunks(CHUNK) if tail is not None else ():
+        yield from chunk.points
+
+
+def _digest(points: Iterable[Point]) -> tuple[int, int, bool]:
+    """Their number, an order-independent digest, and whether they only grow: then none can be there twice."""
+    number = total = 0
+    grows, previous = True, None
+    for number, point in enumerate(points, 1):  # noqa: B007 - the last one counts
+        total += hash(comparable(point))
+        here = (point.step, point.timestamp)
+        grows = grows and (previous is None or here > previous)
+        previous = here
+    return number, total, grows
+
+
+def _exactly(tail: MetricTail | None, history: Callable[[], Iterable[Point]]) -> Gap:
+    there, here = PointSet(history()), PointSet()
+    missing = sum(here.add(point) and point not in there for point in _points(tail))
+    surplus = len(there) - (len(here) - missing)
+    doubled = max(0, (there.added - len(there)) - (here.added - len(here)))
+    return Gap(len(here), there.added, missing, surplus, doubled)

@@ -1,0 +1,123 @@
+"""What a person sees of a verify: a table of differences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from tracksync.audit.findings import Audit, Difference, Finding
+from tracksync.cli.show import count
+from tracksync.status import clean
+
+#: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.
+JSON_VERSION = 1
+#: Differences of one run that the table shows; the JSON has all.
+MOST_ROWS = 50
+HEAD = ("WHAT", "SOURCE", "SERVER")
+
+
+class Comparisons:
+    """Prints what a verify found; on a terminal also how many runs have been compared."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._count = 0
+        self._live = not quiet and sys.stderr.isatty()
+
+    def compared(self, finding: Finding) -> None:
+        """Count a run."""
+        del finding
+        self._count += 1
+        if self._live:
+            click.echo(f"\r{count(self._count, 'run')} compared", err=True, nl=False)
+
+    def close(self) -> None:
+        """Take the count away."""
+        if self._live and self._count:
+            click.echo("\r\033[K", err=True, nl=False)
+
+    def finish(self, audit: Audit) -> None:
+        """Print the table, and what it came to."""
+        self.close()
+        for line in () if self._quiet else lines(audit):
+            click.echo(line)
+        for note in audit.notes:
+            click.echo(clean(note), err=True)
+
+
+def lines(audit: Audit) -> Iterable[str]:
+    """The table of differences, and a last line with the totals."""
+    for finding in audit.findings:
+        if finding.differences or finding.mended or finding.changed_there:
+            yield from _run(finding)
+    yield summary(audit)
+
+
+def _run(finding: Finding) -> Iterable[str]:
+    where = finding.url or str(finding.ref.path)
+    state = "differs" if finding.differences else "repaired" if finding.mended else "equal"
+    yield f"{state:<8} {clean(finding.name)}  {clean(where)}"
+    yield from _table(finding.differences, "    ")
+    if finding.mended:
+        yield f"    {count(finding.mended, 'difference')} repaired"
+    if finding.changed_there:
+        yield "    changed on the server, left alone:"
+        yield from _table(finding.changed_there, "      ", head=False)
+    for note in finding.notes:
+        yield f"    {clean(note)}"
+
+
+def _table(rows: Sequence[Difference], indent: str, *, head: bool = True) -> Iterable[str]:
+    cells = [(clean(row.item), clean(row.source), clean(row.server)) for row in rows[:MOST_ROWS]]
+    if not cells:
+        return
+    table = [HEAD, *cells] if head else cells
+    widths = [max(len(row[column]) for row in table) for column in range(2)]
+    for what, source, server in table:
+        yield f"{indent}{what:<{widths[0]}}  {source:<{widths[1]}}  {server}".rstrip()
+    if len(rows) > MOST_ROWS:
+        yield f"{indent}and {len(rows) - MOST_ROWS:,} more, see --json"
+
+
+def summary(audit: Audit) -> str:
+    """What it came to, in one line."""
+    runs, points = len(audit.findings), sum(f.points for f in audit.findings)
+    files = sum(f.files for f in audit.findings)
+    what = f"{count(runs, 'run')} compared with {clean(audit.destination)}"
+    mended = sum(1 for f in audit.findings if f.mended and not f.differences)
+    repaired = f", {mended:,} of them repaired" if mended else ""
+    equal = runs - len(audit.different)
+    load = f"{count(points, 'point')}, {count(files, 'artifact')}"
+    return f"{what} ({load}): {equal:,} equal{repaired}, {len(audit.different):,} different"
+
+
+def as_json(audits: Sequence[Audit], exit_code: int) -> str:
+    """The stable form of one or more comparisons."""
+    runs = [
+        {
+            "destination": audit.destination,
+            "source_id": finding.ref.source_id,
+            "name": finding.name,
+            "path": str(finding.ref.path),
+            "run_id": finding.run_id,
+            "url": finding.url,
+            "equal": not finding.differences,
+            "repaired": finding.mended,
+            "points": finding.points,
+            "files": finding.files,
+            "differences": [_row(row) for row in finding.differences],
+            "changed_there": [_row(row) for row in finding.changed_there],
+            "notes": finding.notes,
+        }
+        for audit in audits
+        for finding in audit.findings
+    ]
+    notes = [note for audit in audits for note in audit.notes]
+    return json.dumps({"version": JSON_VERSION, "exit_code": exit_code, "runs": runs, "notes": notes}, indent=2)
+
+
+def _row(row: Difference) -> dict[str, str | bool]:
+    return {"item": row.item, "source": row.source, "server": row.server, "repairable": bool(row.mend)}

@@ -1,0 +1,79 @@
+"""``tracksync verify``: compare source and server, and repair what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tracksync.cli import options
+from tracksync.cli.comparison import Comparisons, as_json
+from tracksync.cli.failure import worst
+from tracksync.cli.settings import group_paths
+from tracksync.cli.show import Console
+from tracksync.cli.values import Place
+from tracksync.errors import TracksyncError
+
+EPILOG = """\b
+Examples:
+  tracksync verify mlruns                      what differs; exit code 6 if anything does
+  tracksync verify --checksums mlruns/3        artifacts by content too
+  tracksync verify --repair mlruns             send what differs
+  tracksync verify --repair --recreate mlruns  also runs that are gone from the server
+"""
+
+
+@click.command(short_help="Compare runs with the server; --repair sends what differs.", epilog=EPILOG)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=Place())
+@options.repair
+@options.recreate
+@options.checksums
+@options.comparing
+@options.server_wait
+@options.as_json
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    paths: tuple[Path, ...],
+    repair: bool,
+    recreate: bool,
+    checksums: bool,
+    quiet: bool,
+    **others: object,
+) -> None:
+    """Compare the runs at PATH with the MLflow server: fields, params, tags, points, datasets, artifacts, lineage.
+
+    Metrics are compared point by point, artifacts by size. What people changed on the server is shown as changed
+    there and is no difference. Doubled runs are named, never deleted.
+    """
+    if recreate and not repair:
+        raise click.UsageError("--recreate goes with --repair")
+    from tracksync.api import verify
+
+    console, shown = Console(quiet=True), Comparisons(quiet=quiet or bool(others["json"]))
+    audits, codes = [], []
+    for group in group_paths(ctx, paths):
+        try:
+            audit = verify(
+                group.paths,
+                settings=group.settings,
+                checksums=checksums,
+                repair=repair,
+                recreate=recreate,
+                listener=console,
+                compared=shown.compared,
+            )
+            audits.append(audit)
+            codes.append(audit.exit_code)
+            shown.finish(audit)
+        except TracksyncError as error:  # one server's trouble must not keep runs from another
+            console.error(f"tracksync: {error.line}")
+            codes.append(error.exit_code)
+        finally:
+            shown.close()
+    code = worst(codes)
+    if others["json"]:
+        click.echo(as_json(audits, code))
+    ctx.exit(code)
