@@ -162,7 +162,7 @@ class ArtifactLane:
             stream = cast(BinaryIO, _Stream(file, self._stopping))
             self._destination.put_artifact(remote, self._destination.legal_path(item.path), stream, item.size)
             # by name as well: a file replaced by rename leaves the descriptor that was read unchanged
-            return _same(os.fstat(file.fileno()), item) and _same(os.lstat(item.root / item.relative), item)
+            return _same(os.fstat(file.fileno()), item) and _same(fsutil.lstat_below(item.root, item.relative), item)
 
 
 def _same(now: os.stat_result, item: FileItem) -> bool:

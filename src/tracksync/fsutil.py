@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -18,10 +18,11 @@ LOCAL_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "zfs",
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # O_PATH: passing through a directory needs no right to list it, and costs no open at a metadata server.
 _PASS_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class NotRegularError(OSError):
-    """Something else than a regular file lies where one was expected (a symlink, a FIFO, a directory)."""
+    """Something else than a regular file of the store lies where one was expected (a link, a FIFO, a directory)."""
 
 
 def open_regular(root: Path, relative: str) -> BinaryIO:
@@ -31,25 +32,77 @@ def open_regular(root: Path, relative: str) -> BinaryIO:
     hang for ever.
 
     Raises:
-        NotRegularError: a component is a link, or the file is no regular file.
+        NotRegularError: a component is a link, or the file is no regular file, or a hard link to somebody else's.
         OSError: as open(2) raises it.
     """
-    parts = relative.split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        raise NotRegularError(errno.EINVAL, "not a path below its root", str(root / relative))
-    directory = os.open(root, _PASS_FLAGS)
+    above, name = _split(root, relative)
+    directory = _directory(root, above, _PASS_FLAGS)
     try:
-        for part in parts[:-1]:
-            below = _open_at(part, _PASS_FLAGS | os.O_NOFOLLOW, directory, root / relative)
-            os.close(directory)
-            directory = below
-        fd = _open_at(parts[-1], _READ_FLAGS, directory, root / relative)
+        fd = _open_at(name, _READ_FLAGS, directory, root / relative)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or _foreign(status, directory):
+            os.close(fd)
+            raise NotRegularError(errno.EINVAL, "not a regular file of its own", str(root / relative))
     finally:
         os.close(directory)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise NotRegularError(errno.EINVAL, "not a regular file", str(root / relative))
     return os.fdopen(fd, "rb")
+
+
+def lstat_below(root: Path, relative: str) -> os.stat_result:
+    """The lstat of ``root/relative``, with no link followed on the way, however long the path is.
+
+    Raises:
+        NotRegularError: a component on the way is a link.
+        OSError: as fstatat(2) raises it.
+    """
+    above, name = _split(root, relative)
+    directory = _directory(root, above, _PASS_FLAGS)
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    finally:
+        os.close(directory)
+
+
+def _split(root: Path, relative: str) -> tuple[list[str], str]:
+    """The directories on the way, and the name of the file."""
+    parts = relative.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in relative or not _is_name(relative):
+        raise NotRegularError(errno.EINVAL, "not a path below its root", str(root / relative))
+    return parts[:-1], parts[-1]
+
+
+def _is_name(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # half a surrogate pair, which YAML can spell: no file is called so
+        return False
+    return True
+
+
+def _foreign(status: os.stat_result, directory: int) -> bool:
+    """Whether this is a further name of a file that belongs to somebody else than the directory.
+
+    Where the kernel allows it (fs.protected_hardlinks = 0, and file servers that other clients write), anybody can
+    give a name of his own to a file that he may not read; a service that may would send it.
+    """
+    return status.st_nlink > 1 and status.st_uid != os.fstat(directory).st_uid
+
+
+def _directory(root: Path, parts: Sequence[str], flags: int) -> int:
+    """A descriptor of a directory below ``root``, opened name by name, so that no link is followed."""
+    directory = os.open(root, flags if not parts else _PASS_FLAGS)
+    for number, part in enumerate(parts, start=1):
+        try:
+            below = _open_at(
+                part,
+                (flags if number == len(parts) else _PASS_FLAGS) | os.O_NOFOLLOW,
+                directory,
+                root / "/".join(parts[:number]),
+            )
+        finally:
+            os.close(directory)
+        directory = below
+    return directory
 
 
 def _open_at(name: str, flags: int, directory: int, whole: Path) -> int:
@@ -58,6 +111,7 @@ def _open_at(name: str, flags: int, directory: int, whole: Path) -> int:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO) or (error.errno == errno.ENOTDIR and flags & os.O_DIRECTORY):
             raise NotRegularError(error.errno, "a link or special file", str(whole)) from error
+        error.filename = str(whole)  # a mere name says nothing to anybody
         raise
 
 
@@ -68,33 +122,53 @@ def read_small(root: Path, relative: str, limit: int) -> tuple[bytes, os.stat_re
         return file.read(limit + 1), status
 
 
-def walk_regular(root: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Every file below ``root`` as (relative path, lstat), in sorted order; links and special files with None.
+def walk_regular(root: Path, top: str = "") -> Iterator[tuple[str, os.stat_result | None]]:
+    """Every file below ``root/top`` as (path relative to that, lstat), in sorted order.
 
-    Directories that are links are reported, never entered. A directory that vanishes meanwhile is passed over;
-    one that may not be read raises PermissionError.
+    Links and special files come with None, as do hard links to somebody else's files. Directories that are links are
+    reported, never entered, nor is one that becomes a link meanwhile. A directory that vanishes meanwhile is passed
+    over; one that may not be read raises PermissionError.
     """
-    pending = [""]
+    above = top.split("/") if top else []
+    pending: list[tuple[str, ...]] = [()]
     while pending:
-        prefix = pending.pop()
+        names = pending.pop()
         try:
-            with os.scandir(root / prefix) as listing:
-                entries = sorted(listing, key=lambda e: e.name)
-        except (FileNotFoundError, NotADirectoryError):
+            directory = _directory(root, [*above, *names], _LIST_FLAGS)
+        except (FileNotFoundError, NotADirectoryError, NotRegularError):
             continue
         below = []
-        for entry in entries:
-            relative = f"{prefix}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                below.append(f"{relative}/")
-            elif entry.is_file(follow_symlinks=False):
-                with suppress(FileNotFoundError):
-                    yield relative, entry.stat(follow_symlinks=False)
-            else:
+        try:
+            for entry in _entries(directory):
+                if entry.is_dir(follow_symlinks=False):
+                    below.append((*names, entry.name))
+                    continue
                 with suppress(FileNotFoundError):  # where a listing has no types, a vanished file looks like no file
-                    entry.stat(follow_symlinks=False)
-                    yield relative, None
+                    status = entry.stat(follow_symlinks=False)
+                    own = entry.is_file(follow_symlinks=False) and not _foreign(status, directory)
+                    yield "/".join((*names, entry.name)), status if own else None
+        finally:
+            os.close(directory)
         pending.extend(reversed(below))
+
+
+def _entries(directory: int) -> list[os.DirEntry[str]]:
+    # By the descriptor and not by the path: a directory can be replaced by a link between two calls.
+    with os.scandir(directory) as listing:
+        return sorted(listing, key=lambda entry: entry.name)
+
+
+def directories_in(path: Path) -> list[str]:
+    """The names of the real directories in ``path``, sorted; ``path`` itself must be none that a link leads to.
+
+    Raises:
+        OSError: as open(2) raises it.
+    """
+    directory = os.open(path, _LIST_FLAGS | os.O_NOFOLLOW)
+    try:
+        return [entry.name for entry in _entries(directory) if entry.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(directory)
 
 
 def write_durable(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -65,9 +65,12 @@ def runs_of(stores: Mapping[Store, set[Path]], sources: Mapping[str, Source]) ->
 
 
 def changed_since(run: RunRef, seconds: float) -> bool:
-    """Whether any file of the run was changed in the last ``seconds`` seconds."""
+    """Whether any file of the run was changed in the last ``seconds`` seconds; of one that cannot be read, True."""
     oldest = (time.time() - seconds) * 1e9
-    return any(status is not None and status.st_mtime_ns >= oldest for _, status in walk_regular(run.path))
+    try:
+        return any(status is not None and status.st_mtime_ns >= oldest for _, status in walk_regular(run.path))
+    except OSError:  # what is the matter is said when it is read
+        return True
 
 
 def unique(refs: Iterable[RunRef], ledger: Ledger) -> tuple[list[RunRef], dict[str, list[Path]]]:

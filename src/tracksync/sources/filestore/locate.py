@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tracksync.errors import ConfigError, HeldError, NotSettledError
-from tracksync.fsutil import read_small
+from tracksync.fsutil import directories_in, read_small
 from tracksync.model import RunRef, Store
 from tracksync.sources.filestore import meta
 
@@ -80,8 +80,7 @@ def _stores_below(top: Path) -> Iterator[Path]:
 def _directories(path: Path) -> list[str]:
     """The names of the real directories in ``path``; none when it has vanished or may not be read."""
     try:
-        with os.scandir(path) as listing:
-            return sorted(entry.name for entry in listing if entry.is_dir(follow_symlinks=False))
+        return directories_in(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -114,7 +113,9 @@ def _is_experiment(path: Path) -> bool:
 def _fields(directory: Path) -> meta.Fields | None:
     """The fields of a directory's meta.yaml; none in it when it is torn, None when there is no such file."""
     try:
-        return meta.parse(read_small(directory, "meta.yaml", meta.MAX_SIZE)[0], "meta.yaml")
+        # from above, so that a directory that has become a link meanwhile is not entered
+        data, _ = read_small(directory.parent, f"{directory.name}/meta.yaml", meta.MAX_SIZE)
+        return meta.parse(data, "meta.yaml")
     except NotSettledError:
         return {}
     except (OSError, HeldError):

@@ -88,7 +88,7 @@ class Look:
         with reading(directory):
             if not self._is_directory(part):
                 return
-            for name, status in walk_regular(directory):
+            for name, status in walk_regular(self.root, self.below_root(part)):
                 shown = name.encode(errors="backslashreplace").decode()
                 if status is None:
                     self.refused[f"{kind}:{shown}"] = LINK

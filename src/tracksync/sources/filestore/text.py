@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracksync import tags
+from tracksync.fsutil import lstat_below
 from tracksync.model import FileItem, TextItem
 from tracksync.sources.filestore.look import Look
 
@@ -119,6 +120,8 @@ def _wanted(look: Look, part: str, text: Text) -> tuple[list[TextItem], list[Fil
 def _name_of_whole(look: Look, part: str, key: str) -> str:
     """What the artifact with a value too long for the server is called; one of the run's own keeps its name."""
     path = f"tracksync/{part}/{key}.txt"
-    if not (look.run.path / "artifacts" / path).exists():
+    try:
+        lstat_below(look.root, look.below_root(f"artifacts/{path}"))
+    except OSError:  # not there; or a name too long to be there, or behind a link
         return path
     return f"tracksync/{part}/{key}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.txt"
