@@ -20,7 +20,12 @@ class TracksyncError(Exception):
     def line(self) -> str:
         """One line: what, where, what to do; without control characters."""
         text = f"{self}; {self.hint}" if self.hint else str(self)
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return clean(text)
+
+
+def clean(text: str) -> str:
+    """``text`` without what could move a terminal's cursor, hide text or fail to be encoded."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class ConfigError(TracksyncError):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tracksync.errors import clean
 from tracksync.ledger import Entry, Ledger, Problem, State, ledgers
 
 #: Version of what ``as_json`` gives; raised when a field goes or changes its meaning, not when one is added.
@@ -116,11 +117,6 @@ def render(report: StatusReport, width: int) -> str:
     if not lines:
         lines = [f"nothing delivered or pending yet: no ledger in {report.state_dir}"]
     return "\n".join(clean(line) for line in lines)
-
-
-def clean(text: str) -> str:
-    """``text`` without what could move a terminal's cursor, hide text or fail to be encoded."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _destination(ledger: Ledger) -> DestinationSummary:

@@ -241,6 +241,30 @@ def test_details_go_elsewhere_when_the_state_directory_cannot_be_written(invoke,
     assert f"details are in {tmp_path}/tracksync-" in result.stderr
 
 
+@pytest.mark.parametrize("trap", ["open to all", "a link", "a file"])
+def test_details_never_go_where_somebody_else_laid_a_trap(invoke, tmp_path, monkeypatch, trap):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shared, mine = tmp_path / f"tracksync-{os.getuid()}", tmp_path / "mine"
+    mine.mkdir(0o700)
+    if trap == "a link":
+        shared.symlink_to(mine)
+    elif trap == "a file":
+        shared.write_text("")
+    else:
+        shared.mkdir()
+        shared.chmod(0o777)
+    result = invoke("push", "--to", "http://x", "--state-dir", tmp_path / "file", "p", engine=Engine(RuntimeError("x")))
+    assert "no directory can be written" in result.stderr
+    assert list(mine.iterdir()) == []
+    assert trap != "open to all" or list(shared.iterdir()) == []
+
+
+def test_details_hold_no_control_characters(invoke, tmp_path):
+    invoke("push", "--to", "http://x", "--state-dir", tmp_path, "p", engine=Engine(RuntimeError("\x1b[2J\nb")))
+    assert all(line.isprintable() for line in (tmp_path / "errors.log").read_text().split("\n"))
+
+
 def test_the_error_log_does_not_grow_for_ever(invoke, tmp_path):
     log = tmp_path / "s" / "errors.log"
     log.parent.mkdir()

@@ -9,8 +9,7 @@ import pytest
 from tracksync.cli.show import size_of
 from tracksync.cli.tokenfile import LIMIT, TokenFile
 from tracksync.cli.values import Duration, Place, Size, Template
-from tracksync.errors import ConfigError
-from tracksync.status import clean
+from tracksync.errors import ConfigError, clean
 
 
 @pytest.mark.parametrize(

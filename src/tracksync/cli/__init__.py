@@ -12,9 +12,17 @@ import click
 
 from tracksync import __version__
 from tracksync.cli.failure import explain
+from tracksync.errors import clean
 
 #: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
 COMMANDS = ("push", "watch", "status", "verify", "sources", "demo")
+
+
+class _Clean(logging.Formatter):
+    """Lines of the log without control characters: names of files stand in them, which others choose."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- the name that logging calls
+        return clean(super().formatMessage(record))
 
 
 class LazyGroup(click.Group):
@@ -49,6 +57,8 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
 def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     if verbose:
         logging.getLogger("tracksync").setLevel(logging.DEBUG)

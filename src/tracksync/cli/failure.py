@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import time
 import traceback
@@ -12,7 +13,7 @@ from pathlib import Path
 import click
 
 from tracksync.config import default_state_dir
-from tracksync.errors import TracksyncError
+from tracksync.errors import TracksyncError, clean
 
 #: An error log beyond this many bytes is set aside, so that a crash loop cannot fill a home directory.
 LOG_LIMIT = 1_000_000
@@ -31,7 +32,8 @@ def explain(error: BaseException, *, verbose: bool = False) -> int:
     if isinstance(error, TracksyncError):
         click.echo(f"tracksync: {error.line}", err=True)
         return error.exit_code
-    details = "".join(traceback.format_exception(error))
+    # an exception may quote what others chose: the names of files, a server's words
+    details = "".join(f"{clean(line)}\n" for line in "".join(traceback.format_exception(error)).splitlines())
     if verbose:
         click.echo(details, err=True, nl=False)
     where = _keep(details)
@@ -48,9 +50,16 @@ def worst(codes: list[int]) -> int:
 def _keep(details: str) -> str:
     """Append ``details`` to the error log and return where that is, as a hint."""
     text = f"--- {time.strftime('%Y-%m-%d %H:%M:%S%z')} pid {os.getpid()}\n{details}"
-    for directory in (_state_dir(), Path(tempfile.gettempdir()) / f"tracksync-{os.getuid()}"):
-        with suppress(OSError):
-            return f"details are in {_append(directory, text)}"
+    with suppress(OSError):
+        return f"details are in {_append(_state_dir(), text)}"
+    shared = Path(tempfile.gettempdir()) / f"tracksync-{os.getuid()}"
+    with suppress(OSError):
+        shared.mkdir(mode=0o700)
+    with suppress(OSError):
+        # Anybody can have put something else there before us: a link into a directory of ours, a log that he may read.
+        status = shared.lstat()
+        if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700:
+            return f"details are in {_append(shared, text)}"
     return "run it with --verbose to see the details (no directory can be written)"
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracksync.errors import clean
 from tracksync.ledger import Entry, State
 from tracksync.report import Plan, Report, RunReport
-from tracksync.status import clean
 
 if TYPE_CHECKING:
     from tracksync.cli.progress import Bar
