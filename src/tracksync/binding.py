@@ -29,6 +29,8 @@ class Candidate:
     header: RunHeader
     store: Store
     experiment: str
+    #: whether it lies elsewhere than the run that the ledger knows: then our own claim proves nothing
+    moved: bool = False
     #: the counterpart, once it is found or made
     remote: RemoteRun | None = None
     adopted: bool = False
@@ -79,7 +81,7 @@ def _bind(candidate: Candidate, runs: Sequence[RemoteRun], limits: Limits) -> No
     kept = choose(runs)
     own = [run for run in runs if entry.claim and run.tags.get(tags.CLAIM) == entry.claim]
     try:
-        if kept not in own:
+        if kept not in own or candidate.moved:
             check(candidate.header, kept, limits)
     except HeldError as error:
         candidate.error = error

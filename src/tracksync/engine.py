@@ -217,14 +217,14 @@ class Engine:
     def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
         """The run as one that needs its counterpart on the server."""
         name = experiment_name(self.settings, work.ref, delta.header)
-        return binding.Candidate(work.entry, delta.header, work.ref.store, name)
+        return binding.Candidate(work.entry, delta.header, work.ref.store, name, moved=work.moved)
 
     def _bind(self, hands: list[Hand], done: list[Outcome]) -> list[Hand]:
         """Find or make the counterparts of those that have none yet, or whose create was not looked at twice."""
         unsure = {
             work.ref.source_id: self.candidate(work, delta)
             for work, delta in hands
-            if work.entry.run_id is None or not work.entry.confirmed
+            if work.entry.run_id is None or not work.entry.confirmed or work.moved
         }
         if not unsure:
             return hands
@@ -255,9 +255,9 @@ class Engine:
         if candidate.created and not candidate.adopted:
             work.verified = True
             entry.cursor.advance([("fields", "name", delta.header.name)])
-        elif candidate.adopted:
+        elif candidate.adopted or work.moved:
             work.verified, entry.server_cursor, entry.cursor = False, None, Cursor()
-        if not candidate.created:
+        if not (candidate.created or work.moved):
             work.commit(self.parts)
 
     def _heal(self, new: Sequence[Work]) -> None:
@@ -292,7 +292,7 @@ class Engine:
         entry.state, entry.last_error_time = state, now_ms()
         entry.last_error = Problem(str(error), error.hint)
         # Of a run that vanished before anything of it was delivered there is nothing to remember.
-        if (state is not State.GONE or entry.run_id) and self.leases.acquire(work.ref.source_id):
+        if not work.moved and (state is not State.GONE or entry.run_id) and self.leases.acquire(work.ref.source_id):
             if not work.taken:
                 self.ledger.take(entry)
             else:

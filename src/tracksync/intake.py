@@ -50,10 +50,11 @@ class Intake:
         if not work.taken:
             fresh = self._parts.ledger.get(work.ref.source_id)
             if fresh is not None and fresh != work.entry:  # another process was at work between our look and our claim
-                work.entry = fresh
+                work.know(fresh)
                 delta = self._read(work) or delta
-            self._parts.ledger.take(work.entry)
-            work.taken = True
+            if not work.moved:
+                self._parts.ledger.take(work.entry)
+                work.taken = True
         work.entry.held.pop("run", None)
         return delta
 

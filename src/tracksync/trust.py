@@ -61,6 +61,9 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         parts.restored.set()
     work.doubted = False
     entry.server_cursor, work.verified = said, True
+    if work.moved:
+        parts.ledger.take(entry)
+        work.taken, work.moved = True, False
     return delta
 
 

@@ -85,6 +85,9 @@ class Work:
     verified: bool = False
     #: whether the server was away since: it may have come back from a backup, and its word counts, not the ledger's
     doubted: bool = False
+    #: whether the ledger knows the run at another path, and nothing proves yet that this is the same run and no copy:
+    #: until then nothing of it is recorded
+    moved: bool = False
     #: whether the ledger entry carries an epoch of this process
     taken: bool = False
     remote: RemoteRun | None = None
@@ -100,11 +103,21 @@ class Work:
     #: when the entry was committed last (monotonic seconds)
     committed: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.know(self.entry)
+
     @property
     def run_id(self) -> str:
         """The run's id on the server; it is bound before it is replayed."""
         assert self.entry.run_id is not None
         return self.entry.run_id
+
+    def know(self, entry: Entry) -> None:
+        """Take over what the ledger knows of the run."""
+        elsewhere = entry.path != str(self.ref.path)
+        self.entry, self.moved = entry, elsewhere and entry.run_id is not None
+        if elsewhere and not self.moved:
+            entry.claim = None  # what was created with it is the other directory's
 
     def hold(self, item: str, problem: Problem) -> None:
         """Hold an item ("param:lr", or "run"). All that is held is tried again together, after a growing pause."""
