@@ -2,6 +2,7 @@
 #   make demo        watch a toy job reach an MLflow server, live; ARGS=--keep leaves the server up
 #   make test        the tests (a few minutes); ARGS='-k name' to choose
 #   make test-all    everything: the slow tests too, with another MLflow version and the light installation
+#   make test-volume runs of millions of points, whole (an hour, 10 GB of disk); leaves tests/volume/RESULTS.md
 #   make lint types imports        style, types, direction of imports
 #   make test-light  the light installation alone; make clean removes what these targets made
 
@@ -13,7 +14,7 @@ LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light venvs lint types imports clean
+.PHONY: demo test test-all test-light test-volume venvs lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -52,6 +53,10 @@ test-all: venvs test
 
 test-light: .venv/.dev $(LIGHT)/.done
 	$(BIN)/pytest tests/server/test_light.py $(ARGS)
+
+# CI runs a tenth, with the other slow tests.
+test-volume: .venv/.dev
+	VOLUME_SCALE=1 $(BIN)/pytest -m slow tests/volume $(ARGS)
 
 venvs: .venv/.dev $(OLD)/.done $(LIGHT)/.done
 
