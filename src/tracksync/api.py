@@ -11,7 +11,7 @@ from pathlib import Path
 from tracksync.audit import Audit, Finding
 from tracksync.audit import verify as compare
 from tracksync.config import Settings
-from tracksync.drive import drive, wait_for_others
+from tracksync.drive import KEEPS_REPEATS, drive, wait_for_others
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, UnreachableError
 from tracksync.ledger import Entry
@@ -170,6 +170,8 @@ def _once(
     """Say what the runs at or below ``roots`` lack on the server, and deliver it."""
     refs, empty = _refs(engine, require_stores(roots, engine.sources))
     wait_for_server(engine.destination, engine.settings.server_wait, engine.parts.stop, listener.note)
+    if engine.destination.keeps_repeats:
+        listener.note(KEEPS_REPEATS)
     plan = survey(engine, refs)
     listener.planned(plan)
     report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)

@@ -71,6 +71,10 @@ class Destination(Protocol):
     def probe(self) -> str:
         """Ask the tracking API itself for an answer and return the server's version."""
 
+    @property
+    def keeps_repeats(self) -> bool:
+        """Whether a point that is sent twice is there twice: so do file stores. Asks the server once."""
+
     def ensure_experiment(self, name: str, source_id: str) -> str:
         """Return the id of the experiment called ``name``, creating it when missing.
 

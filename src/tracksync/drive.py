@@ -21,6 +21,11 @@ LOOK, UPLOAD_LOOK = 0.2, 2.0
 BUSY_LOOK = 1.0
 #: Said once when a run shows it.
 RESTORED = "the server was restored from a backup: every run is compared with it"
+#: Said at the start where it is so.
+KEEPS_REPEATS = (
+    "the server keeps its runs in a file store, which keeps a point that is sent twice: after every interruption it is "
+    "asked what it holds; let only one tracksync at a time deliver a run to it"
+)
 #: Runs that a notice names one by one; of more it names the stores.
 NAMED = 200
 #: Passes in a row that may end without an answer from the server and without anything delivered.

@@ -40,6 +40,8 @@ class Batch:
     kind: Kind
     items: list[Any] = field(default_factory=list)
     marks: list[tuple[str, str, Mark]] = field(default_factory=list)
+    #: whether it holds points whose mark is in a later one, as when NaN and numbers take turns
+    ahead: bool = False
 
 
 def plan(delta: Delta, limits: Limits) -> Iterator[Batch]:
@@ -85,15 +87,17 @@ def plan_metrics(tails: Iterable[MetricTail], most: int) -> Iterator[Batch]:
     numbers, nans = _Open(), _Open()
     for tail in tails:
         for chunk in tail.chunks(max(1, most // CHUNKS_PER_BATCH)):
-            last = nans if tail.key in nans.keys else numbers
+            last, begun = nans if tail.key in nans.keys else numbers, False
             for nan, points in _alike(chunk.points):
                 last, other = (nans, numbers) if nan else (numbers, nans)
                 if tail.key in other.keys:
+                    other.batch.ahead = begun
                     yield from other.close()
                 if len(last.batch.items) + len(points) > most:
                     yield from last.close()
                 last.batch.items.extend((tail.key, point) for point in points)
                 last.keys.add(tail.key)
+                begun = True
             last.batch.marks.append((Kind.METRICS.value, tail.key, chunk.mark))
             last.keys.add(tail.key)  # also for a mark alone: what follows must not be acknowledged before it
     yield from numbers.close()

@@ -7,6 +7,7 @@ new ones do.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -95,12 +96,66 @@ def unsent(
             continue
         known, seen = _count_known(tail, latest, partial(destination.history, remote.run_id, key))
         if not seen and cursor.get("metrics", tail.key) is None:
-            raise HeldError(
-                f"copy of another run: {remote.run_id} on the server holds points of {tail.key!r} that are not here",
-                "if it is the same run, its metric files were cut or rewritten; else give the copy a new run id",
-            )
+            raise _other_run(tail, remote)
         rest.append(Rest(tail, known))
     return tuple(rest)
+
+
+def _other_run(tail: MetricTail, remote: RemoteRun) -> HeldError:
+    return HeldError(
+        f"copy of another run: {remote.run_id} on the server holds points of {tail.key!r} that are not here",
+        "if it is the same run, its metric files were cut or rewritten; else give the copy a new run id",
+    )
+
+
+def held_exactly(
+    tails: Iterable[MetricTail], cursor: Cursor, remote: RemoteRun, destination: Destination
+) -> tuple[dict[str, int], dict[str, MetricTail]]:
+    """What a server that keeps repeats holds of ``tails``, each read from its very start.
+
+    Returns how many of the first points of each key are there; and, by key, what is left of the tails whose points
+    there are not just the first ones. A point that is here twice, and there once, is not all there.
+
+    Raises:
+        HeldError: as :func:`unsent` does.
+    """
+    known: dict[str, int] = {}
+    odd: dict[str, MetricTail] = {}
+    for tail in tails:
+        key = destination.legal_key(tail.key)
+        latest = remote.latest.get(key)
+        count = 0 if latest is None else _by_latest(tail, latest)
+        if count is None:
+            count = _leading(tail, destination.history(remote.run_id, key))
+        if latest is not None and not count and cursor.get("metrics", tail.key) is None and not _holds(tail, latest):
+            raise _other_run(tail, remote)
+        if count is None:  # the file was rewritten, or people logged to the run on the server
+            odd[tail.key] = Unheld(tail, Counter(map(_sum, destination.history(remote.run_id, key))))
+        else:
+            known[tail.key] = count
+    return known, odd
+
+
+def _holds(tail: MetricTail, point: Point) -> bool:
+    return comparable(point) in map(comparable, _points(tail))
+
+
+def _leading(tail: MetricTail, there: Iterable[Point]) -> int | None:
+    """How many points the server holds, if they are just the first ones of a tail, in its order."""
+    here, known = map(comparable, _points(tail)), 0
+    for point in there:
+        if next(here, None) != comparable(point):
+            return None
+        known += 1
+    return known
+
+
+def _points(tail: MetricTail) -> Iterator[Point]:
+    return (point for chunk in tail.chunks(CHUNK) for point in chunk.points)
+
+
+def _sum(point: Point) -> int:
+    return hash(comparable(point))  # a tenth of the memory of the point itself
 
 
 def _count_known(tail: MetricTail, latest: Point, history: Callable[[], Iterable[Point]]) -> tuple[int, bool]:
@@ -136,6 +191,44 @@ def _by_latest(tail: MetricTail, latest: Point) -> int | None:
             elif position is None and here >= (latest.step, latest.timestamp):
                 return None if index > 1 or here == (latest.step, latest.timestamp) else 0
     return position
+
+
+class Unheld:
+    """A tail without the points that the server holds, each as often as it holds it."""
+
+    __slots__ = ("_held", "_left", "_tail")
+
+    def __init__(self, tail: MetricTail, held: Counter[int]) -> None:
+        self._tail, self._held = tail, held
+        self._left = sum(len(chunk.points) for chunk in self.chunks(CHUNK))
+
+    @property
+    def key(self) -> str:
+        """The key as the source spells it."""
+        return self._tail.key
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the key shrank or was replaced since the cursor."""
+        return self._tail.restarted
+
+    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
+        """The chunks of the tail, less what is held; all marks stay."""
+        held = self._held.copy()
+        for chunk in self._tail.chunks(max_points):
+            points = []
+            for point in chunk.points:
+                there = _sum(point)
+                if held[there]:
+                    held[there] -= 1
+                else:
+                    points.append(point)
+            yield MetricChunk(points, chunk.mark)
+
+    def size(self) -> tuple[int, int]:
+        """How many points are left, and about how many bytes."""
+        points, size = self._tail.size()
+        return self._left, size * self._left // points if points else 0
 
 
 class Rest:

@@ -42,9 +42,11 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         limits, legal_key = parts.destination.limits, parts.destination.legal_key
         for batch in plan(fit(todo, work.entry.cursor, limits, legal_key), limits):
             if parts.stop.is_set() or time.monotonic() > turn_ends:
+                work.verified = work.verified and not work.patchy
                 work.commit(parts)
                 return State.SYNCING
             send(work, batch, parts)
+            work.patchy = work.patchy or (batch.ahead and parts.destination.keeps_repeats)
         work.retried = True
         state = work.entry.state = state_of(work, delta, parts)
         if state is State.SYNCING or not _last(work, todo, parts):

@@ -6,6 +6,7 @@ from a backup), or the ledger may be new.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from tracksync.pointset import PointSet
 from tracksync.servercursor import behind, fields_on_server
 from tracksync.work import Parts, Work
 
+#: Seconds from the start of this process within which a request of an earlier one may still be carried out.
+LINGER = 2.0
 #: The part of a cursor that holds the marks of a kind of item, by the name that held items bear.
 CURSOR_PARTS = {
     "param": "params", "tag": "tags", "dataset": "datasets", "metric": "metrics", "artifact": "artifacts",
@@ -55,8 +58,10 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         delta = _reopen(work, lacking)
     gaps = tuple(_without_known(t, remote, parts) for t in delta.metrics if f"metric:{t.key}" in lacking)
     if lacking or lost or restarted or not entry.clean or said != entry.server_cursor:
-        others = [t for t in delta.metrics if f"metric:{t.key}" not in lacking]
-        delta = replace(delta, metrics=gaps + reconcile.unsent(others, entry.cursor, remote, parts.destination))
+        unsent = _unsent_exactly if parts.destination.keeps_repeats else _unsent
+        delta = replace(delta, metrics=tuple(t for t in delta.metrics if f"metric:{t.key}" not in lacking))
+        others = (t for t in unsent(work, delta, remote, parts) if f"metric:{t.key}" not in lacking)
+        delta = replace(delta, metrics=(*gaps, *others))
     if restored or (work.doubted and sum(tail.size()[0] for tail in delta.metrics) > expected):
         parts.restored.set()
     work.doubted = False
@@ -86,6 +91,39 @@ def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricT
     key = parts.destination.legal_key(tail.key)
     history = parts.destination.history(remote.run_id, key) if key in remote.latest else ()
     return reconcile.Lacking(tail, PointSet(history))
+def _unsent(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:
+    return reconcile.unsent(delta.metrics, work.entry.cursor, remote, parts.destination)
+
+
+def _unsent_exactly(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:
+    """The same for a server that would keep what it is sent twice: it is not enough to be nearly sure.
+
+    Puts the cursor to the very point up to which the server holds each key, so that it stays true when the delivery
+    breaks off.
+    """
+    work.patchy = False
+    if not delta.metrics:
+        return ()
+    if not remote.status.terminal:
+        # What a killed process sent last may still be on its way into the store.
+        parts.stop.wait(max(0.0, parts.began + LINGER - time.monotonic()))
+        work.remote = remote = parts.destination.get_run(work.run_id)
+    start = work.source.read(work.ref, Cursor(), AllSettled())
+    doubtful = {tail.key for tail in delta.metrics}
+    tails = [tail for tail in start.metrics if tail.key in doubtful]
+    known, odd = reconcile.held_exactly(tails, work.entry.cursor, remote, parts.destination)
+    for key in known:
+        work.entry.cursor.parts["metrics"].pop(key, None)
+    for most in (reconcile.CHUNK, 1):
+        for tail in work.source.read(work.ref, work.entry.cursor, AllSettled()).metrics:
+            for chunk in tail.chunks(most):
+                if len(chunk.points) > known.get(tail.key, 0):
+                    break
+                known[tail.key] = known.get(tail.key, 0) - len(chunk.points)
+                work.entry.cursor.advance([("metrics", tail.key, chunk.mark)])
+    work.patchy = bool(odd)
+    rest = work.source.read(work.ref, work.entry.cursor, work.looks)
+    return tuple(odd.get(tail.key, tail) for tail in rest.metrics)
 
 
 def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool) -> Delta:

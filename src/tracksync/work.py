@@ -42,6 +42,8 @@ class Parts:
     #: source id -> what a comparison found missing or damaged on the server, named as held items are ("metric:loss"),
     #: or by the field ("end", "name", "parent"): goes again whatever the ledger says
     lacking: dict[str, frozenset[str]] = field(default_factory=dict)
+    #: monotonic seconds
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -83,6 +85,8 @@ class Work:
     #: whether this process has compared the run on the server with the ledger and knows the outcome of all its
     #: writes since
     verified: bool = False
+    #: whether the server holds, or may, points beyond the cursor and would keep them twice: ask again after a break
+    patchy: bool = False
     #: whether the server was away since: it may have come back from a backup, and its word counts, not the ledger's
     doubted: bool = False
     #: whether the ledger knows the run at another path, and nothing proves yet that this is the same run and no copy:

@@ -96,6 +96,18 @@ def test_the_mark_is_in_the_batch_of_the_last_point_of_its_chunk():
     assert [(len(b.items), b.marks) for b in planned] == [(1, []), (1, [("metrics", "a", 1)])]
 
 
+@pytest.mark.parametrize(
+    ("chunks", "ahead"),
+    [
+        ([[1.0, 2.0], [NAN], [3.0]], [False, False, False]),
+        ([[1.0, NAN, 2.0]], [True, True, False]),
+        ([[NAN], [NAN, 2.0]], [True, False]),
+    ],
+)
+def test_a_batch_tells_of_points_whose_mark_comes_later(chunks, ahead):
+    assert [batch.ahead for batch in batches(Tail("a", *chunks), most=12)] == ahead
+
+
 def test_a_chunk_without_points_still_moves_the_cursor():
     (batch,) = batches(Tail("a", []))
     assert (batch.items, batch.marks) == ([], [("metrics", "a", 1)])

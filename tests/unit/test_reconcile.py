@@ -9,7 +9,7 @@ from tracksync import tags
 from tracksync.destination import Limits, RemoteRun
 from tracksync.errors import HeldError
 from tracksync.model import Cursor, Delta, FileItem, MetricChunk, Point, RunHeader, RunStatus, TextItem
-from tracksync.reconcile import Rest, drain, rebuild, unsent
+from tracksync.reconcile import Rest, drain, held_exactly, rebuild, unsent
 from tracksync.servercursor import ServerCursor, behind, fields_on_server, server_cursor
 
 HEADER = RunHeader(
@@ -98,6 +98,40 @@ def test_only_what_the_server_lacks_is_left(here, there, expected, histories):
     (rest,) = unsent([Tail(*here)], Cursor(), server.run(), server)
     assert left(rest) == expected
     assert server.histories == histories
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "known", "histories"),
+    [
+        (points(1, 2, 3), [], 0, 0),
+        (points(1, 2, 3), points(1, 2), 2, 0),
+        (points(1, 1, 2), points(1), 1, 1),  # the same point twice: both are to be there
+        (points(5, 6, 5, 6, 5), points(5, 6, 5), 3, 1),
+        (points(1, 2, 2, value=NAN), points(1, 2, value=NAN), 2, 1),
+        (points(1, 1, 2, value=INF), points(1, 1, value=1.7976931348623157e308), 2, 1),
+    ],
+)
+def test_where_repeats_are_kept_the_first_points_are_counted(here, there, known, histories):
+    server = Held(there)
+    assert held_exactly([Tail(*here)], Cursor(), server.run(), server) == ({"k": known}, {})
+    assert server.histories == histories
+
+
+def test_where_repeats_are_kept_what_lies_there_in_another_order_is_not_sent_again():
+    server = Held(points(1, 2, 2, 9, 4))
+    known, odd = held_exactly([Tail(*points(1, 2, 3, 2, 2, 9, 9))], Cursor(), server.run(), server)
+    for _ in range(2):  # a tail can be read again
+        assert left(odd["k"]) == points(3, 2, 9)
+    assert (known, odd["k"].size()) == ({}, (3, 30))
+
+
+@pytest.mark.parametrize("there", [points(1, 2, value=99.0), points(0), points(2, 1, 7)])
+def test_where_repeats_are_kept_points_of_another_run_are_told(there):
+    server, cursor = Held(there), Cursor()
+    with pytest.raises(HeldError, match="copy of another run"):
+        held_exactly([Tail(*points(1, 2, 3))], cursor, server.run(), server)
+    cursor.advance([("metrics", "k", 1)])
+    held_exactly([Tail(*points(1, 2, 3))], cursor, server.run(), server)
 
 
 def test_nothing_is_known_behind_a_cursor_that_is_right():

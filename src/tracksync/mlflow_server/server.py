@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from tracksync.destination import Limits, RemoteRun
 from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError
-from tracksync.mlflow_server import artifacts, naming, search
+from tracksync.mlflow_server import artifacts, naming, search, store
 from tracksync.mlflow_server.answer import Again
 from tracksync.mlflow_server.experiments import Experiments
 from tracksync.mlflow_server.http import API, Http, Request
@@ -50,6 +50,7 @@ class MlflowServer:
         self._experiments = Experiments(self._http)
         self._lock = threading.Lock()
         self._limits: Limits | None = None
+        self._keeps_repeats: bool | None = None
 
     @property
     def address(self) -> str:
@@ -75,6 +76,14 @@ class MlflowServer:
         reply = self._http.send(Request(method="GET", endpoint="/version", plain=True))
         # Managed servers have no such page.
         return reply.text.strip() if reply.ok and reply.text[:1].isdigit() else "unknown"
+
+    @property
+    def keeps_repeats(self) -> bool:
+        """Whether a point that is sent twice is there twice, see :func:`store.is_file_store`."""
+        with self._lock:
+            if self._keeps_repeats is None:
+                self._keeps_repeats = store.is_file_store(self._http)
+            return self._keeps_repeats
 
     def ensure_experiment(self, name: str, source_id: str) -> str:
         """Return the id of the experiment called ``name``, creating it when missing; known ones are not asked again.
@@ -157,16 +166,15 @@ class MlflowServer:
             params["page_token"] = answer["next_page_token"]
 
     def log_metrics(self, run_id: str, points: Sequence[tuple[str, Point]]) -> None:
-        """Log points, of which none or all are NaN, as one transaction.
+        """Log points, of which none or all are NaN, as one transaction (but for file stores).
 
         Raises:
             UncertainError: they may be there; servers <= 3.15 also answer so to a NaN that is.
             RefusedError: a step or timestamp that no server takes, or what the server says.
         """
         body = metrics_body(run_id, points)
-        reply = self._http.send(
-            Request(method="POST", endpoint=f"{API}/runs/log-batch", body=body, again=Again.IF_TOLD)
-        )
+        again = Again.NEVER if self.keeps_repeats else Again.IF_TOLD
+        reply = self._http.send(Request(method="POST", endpoint=f"{API}/runs/log-batch", body=body, again=again))
         if reply.known_row:
             raise UncertainError(reply.line, "one of the points is there already: the server is asked")
         if not reply.ok:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracksync import spool
-from tracksync.drive import RESTORED, run_report
+from tracksync.drive import KEEPS_REPEATS, RESTORED, run_report
 from tracksync.engine import Engine
 from tracksync.errors import UnreachableError
 from tracksync.ledger import State
@@ -47,6 +47,7 @@ class Watcher:
         stop = self._engine.parts.stop
         try:
             self._wait_for_server()
+            self._say_what_store()
             self._scan(time.monotonic())
             first = [run.ref for run in self._schedule.due(time.monotonic())]
             self._report.plan = survey(self._engine, first)
@@ -171,6 +172,10 @@ class Watcher:
         parts = self._engine.parts
         self._engine.distrust()
         wait_for_server(self._engine.destination, None, parts.stop, self._listener.note)
+
+    def _say_what_store(self) -> None:
+        if not self._engine.parts.stop.is_set() and self._engine.destination.keeps_repeats:
+            self._listener.note(KEEPS_REPEATS)
 
     def _take_notices(self) -> None:
         for notice in spool.pending(self._spool):
