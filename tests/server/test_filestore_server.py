@@ -21,6 +21,7 @@ from servers import OLD_VENV, MlflowServerProcess, mlflow_of
 from tracksync.api import Silent
 from tracksync.config import Settings
 from tracksync.drive import KEEPS_REPEATS
+from tracksync.ledger import State
 from tracksync.mlflow_server import MlflowServer
 from waiting import until
 from watching import started, watching
@@ -211,6 +212,20 @@ def test_a_file_that_was_cut_and_grew_again_doubles_nothing(run, settings, keepe
     there = lines(keeper.directory / "mlruns" / remote.experiment_id / remote.run_id / "metrics" / "loss")
     assert len(there) == 1400 + 300 + 1
     assert there[-1] == (START + 3000, "0.5", 1000)
+
+
+def test_a_param_that_changed_is_told_and_stops_nothing(run, store, settings, keeper):
+    """A file store answers 500 to what a database answers 400."""
+    pushed(run, settings)
+    run.param("lr", "0.2")
+    run.param("new", "1")
+    run.line("loss", points(10, 1400))
+    run.end()
+    report = tracksync.push(run.path, settings=settings)
+    assert (report.exit_code, report.runs[0].state) == (0, State.DONE), report.runs[0].notes
+    assert any("first stays: lr" in note for note in report.runs[0].notes)
+    assert counterpart(keeper.url, run.id).data.params == {"lr": "0.1", "new": "1"}
+    assert_same_lines(keeper, run)
 
 
 def test_a_watch_through_lost_replies(run, store, settings, keeper, proxy):

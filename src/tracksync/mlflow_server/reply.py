@@ -73,8 +73,12 @@ class Reply:
 
     @property
     def final(self) -> bool:
-        """Whether a 5xx says something that will not change: not implemented, disk full, no such feature."""
-        return self.status in (501, 505, 507) or self.code == "FEATURE_DISABLED"
+        """Whether a 5xx says something that will not change: not implemented, disk full, no such feature.
+
+        Or another value of a param, to which a file store answers 500 where databases answer 400.
+        """
+        known = self.code == "FEATURE_DISABLED" or self.words.startswith("Changing param values is not allowed")
+        return known or self.status in (501, 505, 507)
 
     @property
     def missing(self) -> bool:
