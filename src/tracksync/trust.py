@@ -91,6 +91,8 @@ def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricT
     key = parts.destination.legal_key(tail.key)
     history = parts.destination.history(remote.run_id, key) if key in remote.latest else ()
     return reconcile.Lacking(tail, PointSet(history))
+
+
 def _unsent(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:
     return reconcile.unsent(delta.metrics, work.entry.cursor, remote, parts.destination)
 

@@ -13,10 +13,10 @@ import threading
 
 import pytest
 import requests
-from rawstore import RUNNING, START, RawStore, points
 
 import tracksync
 from oracle import assert_equal, counterpart, found
+from rawstore import RUNNING, START, RawStore, points
 from servers import OLD_VENV, MlflowServerProcess, mlflow_of
 from tracksync.api import Silent
 from tracksync.config import Settings

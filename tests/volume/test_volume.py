@@ -9,6 +9,7 @@ import shutil
 import pytest
 from contents import digest_here, digest_there, files, grow, rows
 from measured import MOST_MB, SCALE, push
+
 from rawstore import START, RawStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + int(9000 * SCALE))]

@@ -10,7 +10,7 @@ import click
 
 from tracksync.audit.findings import Audit, Difference, Finding
 from tracksync.cli.show import count
-from tracksync.status import clean
+from tracksync.errors import clean
 
 #: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.
 JSON_VERSION = 1
