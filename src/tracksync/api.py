@@ -13,7 +13,7 @@ from tracksync.audit import verify as compare
 from tracksync.config import Settings
 from tracksync.drive import KEEPS_REPEATS, drive, wait_for_others
 from tracksync.engine import Engine
-from tracksync.errors import ConfigError, UnreachableError
+from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
 from tracksync.locate import changed_since, require_stores, runs_of, to_path, unique
 from tracksync.mlflow_server import MlflowServer
@@ -143,12 +143,14 @@ def verify(
     settings = replace(settings, retry=True)  # what was refused once is tried again: it differs
     listener = listener or Silent()
     with _engine(settings, threading.Event(), listener) as engine:
-        refs, empty = _refs(engine, require_stores([to_path(path) for path in paths], engine.sources))
+        unlisted: list[NotSettledError] = []
+        refs, empty = _refs(engine, require_stores([to_path(path) for path in paths], engine.sources), unlisted)
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
         result = compare(
             engine, refs, listener, checksums=checksums, repair=repair, recreate=recreate, compared=compared
         )
         result.notes += empty
+        result.unlisted += [error.line for error in unlisted]
         return result
 
 
@@ -168,7 +170,8 @@ def _once(
     engine: Engine, roots: Iterable[Path], listener: Listener, *, dry_run: bool = False
 ) -> tuple[list[RunRef], Report]:
     """Say what the runs at or below ``roots`` lack on the server, and deliver it."""
-    refs, empty = _refs(engine, require_stores(roots, engine.sources))
+    unlisted: list[NotSettledError] = []
+    refs, empty = _refs(engine, require_stores(roots, engine.sources), unlisted)
     wait_for_server(engine.destination, engine.settings.server_wait, engine.parts.stop, listener.note)
     if engine.destination.keeps_repeats:
         listener.note(KEEPS_REPEATS)
@@ -176,13 +179,16 @@ def _once(
     listener.planned(plan)
     report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)
     report.notes += empty
+    report.unlisted += [error.line for error in unlisted]
     return refs, report
 
 
-def _refs(engine: Engine, stores: dict[Store, set[Path]]) -> tuple[list[RunRef], list[str]]:
+def _refs(
+    engine: Engine, stores: dict[Store, set[Path]], unlisted: list[NotSettledError]
+) -> tuple[list[RunRef], list[str]]:
     """The runs that are meant, and a line for each store that holds none."""
-    refs, engine.intake.others = unique(runs_of(stores, engine.sources), engine.ledger)
+    refs, engine.intake.others = unique(runs_of(stores, engine.sources, unlisted), engine.ledger)
     full = {ref.store for ref in refs}
-    empty = [f"{store.root} holds no runs" for store in stores if store not in full]
+    empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
     since = engine.settings.since
     return [ref for ref in refs if since is None or changed_since(ref, since)], empty

@@ -65,7 +65,7 @@ class Intake:
             delta = work.source.read(work.ref, work.entry.cursor, work.looks)
         except NotSettledError as error:
             if work.looks.settled("run", work.stamp):
-                raise HeldError(f"{error}, and stays so", "mend the file, or remove the run") from error
+                raise HeldError(f"{error}, and stays so", error.hint or "mend the file, or remove the run") from error
             return None
         return self._identify(work, delta)
 

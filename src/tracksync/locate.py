@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tracksync.errors import ConfigError
+from tracksync.errors import ConfigError, NotSettledError
 from tracksync.fsutil import walk_regular
 from tracksync.ledger import Ledger
 from tracksync.model import RunRef, Store
@@ -19,13 +19,17 @@ def to_path(text: str | Path) -> Path:
     """The absolute path that a user means; ``file:`` URIs are understood.
 
     Raises:
-        ConfigError: there is nothing at that path.
+        ConfigError: there is nothing at that path, or nobody can tell.
     """
     raw = str(text)
     if raw.startswith("file:"):
         raw = unquote(urlsplit(raw).path)
     path = Path(raw).expanduser()
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "check it, and the file system") from error
+    if not there:
         raise ConfigError(f"no such path: {path}", "name a run directory, an experiment directory or a store")
     return path.resolve()
 
@@ -57,11 +61,19 @@ def require_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict
     return stores
 
 
-def runs_of(stores: Mapping[Store, set[Path]], sources: Mapping[str, Source]) -> Iterator[RunRef]:
-    """The runs of the stores, or of the parts of them that were meant."""
+def runs_of(
+    stores: Mapping[Store, set[Path]], sources: Mapping[str, Source], unlisted: list[NotSettledError]
+) -> Iterator[RunRef]:
+    """The runs of the stores, or of the parts of them that were meant.
+
+    A part that the file system does not list now does not hide the others; ``unlisted`` takes the reason.
+    """
     for store, parts in stores.items():
         for part in [None] if store.root in parts else sorted(parts):
-            yield from sources[store.kind].discover(store, part)
+            try:
+                yield from sources[store.kind].discover(store, part)
+            except NotSettledError as error:
+                unlisted.append(error)
 
 
 def changed_since(run: RunRef, seconds: float) -> bool:

@@ -49,6 +49,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     #: another process still holds some of the runs
     busy: list[str] = field(default_factory=list)
+    #: one line each: directories that the file system did not list, so that nobody knows which runs they hold
+    unlisted: list[str] = field(default_factory=list)
 
     def count(self, state: State) -> int:
         """How many runs ended in ``state``."""
@@ -56,10 +58,10 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all delivered, 4 another process holds some runs, 5 some runs or items are held."""
+        """0 all delivered, 4 another process holds some runs, 5 some runs or items are held or could not be listed."""
         if self.busy:
             return 4
-        return 5 if self.count(State.HELD) else 0
+        return 5 if self.count(State.HELD) or self.unlisted else 0
 
 
 class Listener(Protocol):

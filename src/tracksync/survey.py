@@ -30,7 +30,10 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
     for group in batched(refs, GROUP):
         found += len(group)
         for delta in _missing(engine, group):
-            counted = [tail.size() for tail in delta.metrics]
+            try:
+                counted = [tail.size() for tail in delta.metrics]
+            except (NotSettledError, HeldError):
+                continue  # said when it is their turn
             runs += 1
             points += sum(n for n, _ in counted)
             files += len(delta.files)

@@ -56,6 +56,8 @@ class Audit:
     findings: list[Finding] = field(default_factory=list)
     #: one line each: what concerns no single run
     notes: list[str] = field(default_factory=list)
+    #: one line for each place of which the runs could not be listed just now
+    unlisted: list[str] = field(default_factory=list)
 
     @property
     def different(self) -> list[Finding]:
@@ -64,5 +66,5 @@ class Audit:
 
     @property
     def exit_code(self) -> int:
-        """0 everything is the same, 6 something is not."""
-        return 6 if self.different else 0
+        """0 everything is the same, 6 something is not, or could not be looked at."""
+        return 6 if self.different or self.unlisted else 0

@@ -44,7 +44,7 @@ class Comparisons:
         self.close()
         for line in () if self._quiet else lines(audit):
             click.echo(line)
-        for note in audit.notes:
+        for note in (*audit.notes, *audit.unlisted):
             click.echo(clean(note), err=True)
 
 
@@ -115,7 +115,7 @@ def as_json(audits: Sequence[Audit], exit_code: int) -> str:
         for audit in audits
         for finding in audit.findings
     ]
-    notes = [note for audit in audits for note in audit.notes]
+    notes = [note for audit in audits for note in (*audit.notes, *audit.unlisted)]
     return json.dumps({"version": JSON_VERSION, "exit_code": exit_code, "runs": runs, "notes": notes}, indent=2)
 
 

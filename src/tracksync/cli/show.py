@@ -107,6 +107,8 @@ class Console:
         self.close()
         for line in report.notes:
             self.note(line)
+        for line in report.unlisted:
+            self.error(f"tracksync: {line}")
         if report.busy:
             more = f" and {len(report.busy) - 1:,} more" if len(report.busy) > 1 else ""
             self.error(
@@ -189,6 +191,7 @@ def as_json(reports: Sequence[Report], exit_code: int) -> str:
         "runs": runs,
         "notes": [line for report in reports for line in report.notes],
         "busy": [line for report in reports for line in report.busy],
+        "unlisted": [line for report in reports for line in report.unlisted],
     }
     return json.dumps(document, indent=2)
 

@@ -33,7 +33,11 @@ class Source(Protocol):
         """
 
     def discover(self, store: Store, within: Path | None = None) -> Iterator[RunRef]:
-        """List the runs of a store, or only those at or below ``within``."""
+        """List the runs of a store, or only those at or below ``within``.
+
+        Raises:
+            NotSettledError: after all that could be listed, when the file system failed for a part of it.
+        """
 
     def stamp(self, run: RunRef) -> tuple[int, ...] | None:
         """What one ``stat`` tells of a run; unchanged as long as nothing touched the run's own fields.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from tracksync import spool
 from tracksync.drive import KEEPS_REPEATS, RESTORED, run_report
 from tracksync.engine import Engine
-from tracksync.errors import UnreachableError
+from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import State
 from tracksync.locate import find_stores, runs_of, unique
 from tracksync.model import RunRef, Store
@@ -20,6 +22,8 @@ from tracksync.survey import survey
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
 from tracksync.watcher.schedule import Schedule, Watched
 from tracksync.work import Delivered, Outcome
+
+log = logging.getLogger("tracksync")
 
 #: Seconds after which the loop looks up at the latest: for a stop, for notices.
 TICK = 0.5
@@ -37,7 +41,9 @@ class Watcher:
         self._hints = Hints()
         self._spool = spool.default_spool(engine.settings.state_dir)
         self._states: dict[str, State] = {}
-        self._asked: dict[Path, set[str]] = {}
+        self._asked: dict[spool.Notice, set[str]] = {}
+        #: notices that are done with and lie there still: they name what may not be read, or cannot be removed
+        self._left: set[spool.Notice] = set()
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
         self._find_at = self._list_at = 0.0
         self._compared = False
@@ -69,18 +75,24 @@ class Watcher:
         settings = self._engine.settings
         if now >= self._find_at:
             before = set(self._stores)
-            self._stores = find_stores((r for r in self._roots if r.exists()), self._engine.sources)
+            try:
+                self._stores = find_stores(filter(os.path.exists, self._roots), self._engine.sources)
+            except NotSettledError as error:
+                log.warning("%s", error.line)  # the stores that are known stay so
             for store in set(self._stores) - before:
                 self._listener.note(f"following {store.root} ({store.kind})")
             self._find_at = now + settings.settled_interval
         if now < self._list_at:
             return
         self._list_at = now + settings.interval
-        found = runs_of(self._stores, self._engine.sources)
+        unlisted: list[NotSettledError] = []  # their runs stay known, and new ones are found by the next listing
+        found = runs_of(self._stores, self._engine.sources, unlisted)
         refs, self._engine.intake.others = unique(found, self._engine.ledger)
         new = [ref for ref in refs if (w := self._schedule.runs.get(ref.source_id)) is None or w.ref != ref]
         for ref in new:
             self._schedule.add(ref, now, self._settled_stamp(ref))
+        for failure in unlisted:
+            log.warning("%s", failure.line)
         self._follow()
 
     def _source(self, store: Store) -> Source:
@@ -178,22 +190,38 @@ class Watcher:
             self._listener.note(KEEPS_REPEATS)
 
     def _take_notices(self) -> None:
-        for notice in spool.pending(self._spool):
-            if notice.path in self._asked:
+        pending = spool.pending(self._spool)
+        self._left.intersection_update(pending)
+        for notice in pending:
+            if notice in self._asked or notice in self._left:
                 continue
-            stores = find_stores((path for path in notice.paths if path.exists()), self._engine.sources)
-            ids = {ref.source_id for ref in runs_of(stores, self._engine.sources)}
+            ids = self._named_by(notice)
             if ids and ids <= self._schedule.runs.keys():
-                self._asked[notice.path] = ids
+                self._asked[notice] = ids
                 self._states.update(dict.fromkeys(ids, State.PENDING))
                 self._schedule.now(ids, time.monotonic())
 
+    def _named_by(self, notice: spool.Notice) -> set[str]:
+        """The runs that a notice asks for; none while it names what cannot be read: anybody may write one."""
+        unlisted: list[NotSettledError] = []
+        try:
+            stores = find_stores(filter(os.path.exists, notice.paths), self._engine.sources)
+            ids = {ref.source_id for ref in runs_of(stores, self._engine.sources, unlisted)}
+        except NotSettledError:
+            return set()
+        except ConfigError as error:
+            self._left.add(notice)
+            log.warning("notice %s: %s", notice.path, error.line)
+            return set()
+        return set() if unlisted else ids
+
     def _answer_notices(self) -> None:
         """Remove the notices whose runs are delivered, or cannot be."""
-        for path, ids in list(self._asked.items()):
+        for notice, ids in list(self._asked.items()):
             if all(self._states.get(source_id) not in (State.PENDING, State.SYNCING) for source_id in ids):
-                path.unlink(missing_ok=True)
-                del self._asked[path]
+                spool.done(notice)
+                self._left.add(notice)
+                del self._asked[notice]
 
     def _follow(self) -> None:
         """Take events of the places where runs appear, and of the live runs."""
@@ -201,7 +229,7 @@ class Watcher:
         live = [run.ref for run in self._schedule.runs.values() if run.stamp is None][:MOST_FOLLOWED]
         places += {ref.path.parent for ref in live}
         places += [ref.path / name for ref in live for name in RUN_DIRECTORIES]
-        self._hints.follow(path for path in places if path.is_dir())
+        self._hints.follow(filter(os.path.isdir, places))
 
     def _hint(self, paths: Sequence[str]) -> None:
         if not paths:

@@ -139,7 +139,7 @@ class FileStoreSource:
 
 
 def _missing(run: RunRef) -> NotSettledError | GoneError:
-    if run.path.is_dir():
+    if os.path.lexists(run.path):
         return NotSettledError(f"{run.path} has no meta.yaml")
     return GoneError(f"{run.path} has vanished")
 

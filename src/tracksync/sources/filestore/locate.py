@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from tracksync.errors import ConfigError, HeldError, NotSettledError
-from tracksync.fsutil import directories_in, read_small
+from tracksync.fsutil import NotRegularError, directories_in, read_small
 from tracksync.model import RunRef, Store
 from tracksync.sources.filestore import meta
+from tracksync.sources.filestore.look import AGAIN, PASSING
 
 KIND = "mlflow-file"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -34,17 +35,20 @@ def find(path: Path) -> Iterator[Store]:
 
     Raises:
         ConfigError: ``path`` may not be read, or holds too many directories to search.
+        NotSettledError: the file system fails at the moment.
     """
     path = path.resolve()
     try:
         os.scandir(path).close()
+        above = _store_above(path)
+        for root in [above] if above else _stores_below(path):
+            yield Store(KIND, root)
     except (FileNotFoundError, NotADirectoryError):
         return
     except PermissionError as error:
         raise ConfigError(f"{path} may not be read", "ask its owner for read permission, or leave it out") from error
-    above = _store_above(path)
-    for root in [above] if above else _stores_below(path):
-        yield Store(KIND, root)
+    except OSError as error:
+        raise NotSettledError(f"{path} cannot be listed: {error.strerror}", AGAIN) from error
 
 
 def _store_above(path: Path) -> Path | None:
@@ -64,7 +68,7 @@ def _stores_below(top: Path) -> Iterator[Path]:
     queue, seen = deque([top]), 0
     while queue:
         directory = queue.popleft()
-        names = _directories(directory)
+        names = _listed(directory) if directory == top else _directories(directory)
         if _is_store(directory, names):
             yield directory
             continue
@@ -80,10 +84,21 @@ def _stores_below(top: Path) -> Iterator[Path]:
 def _directories(path: Path) -> list[str]:
     """The names of the real directories in ``path``; none when it has vanished or may not be read."""
     try:
+        return _listed(path)
+    except OSError as error:
+        _warn_once(str(path), error.strerror or str(error))
+        return []
+
+
+def _listed(path: Path) -> list[str]:
+    """The same, but an OSError that may pass is raised: what it hides is no less there."""
+    try:
         return directories_in(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         _warn_once(str(path), error.strerror or str(error))
         return []
 
@@ -111,28 +126,41 @@ def _is_experiment(path: Path) -> bool:
 
 
 def _fields(directory: Path) -> meta.Fields | None:
-    """The fields of a directory's meta.yaml; none in it when it is torn, None when there is no such file."""
+    """The fields of a directory's meta.yaml; none in it when it is torn or cannot be read, None when there is none."""
     try:
         # from above, so that a directory that has become a link meanwhile is not entered
         data, _ = read_small(directory.parent, f"{directory.name}/meta.yaml", meta.MAX_SIZE)
         return meta.parse(data, "meta.yaml")
     except NotSettledError:
         return {}
-    except (OSError, HeldError):
+    except (FileNotFoundError, NotADirectoryError, NotRegularError, HeldError):
         return None
+    except OSError:
+        return {}  # the look at its runs says why
 
 
 def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
     """List the runs of a store, deleted ones too, or only those at or below ``within``; see Source.discover."""
+    failed: list[str] = []
     for base, experiment, run in _selected(store.root, within):
         if run:
             path = base / experiment / run
             if _is_run(path) and (_EXPERIMENT_ID.fullmatch(experiment) or meta.is_run(_fields(path) or {})):
                 yield RunRef(store, run, path)
             continue
-        for name in filter(_EXPERIMENT_ID.fullmatch, [experiment] if experiment else _directories(base)):
+        for name in filter(_EXPERIMENT_ID.fullmatch, [experiment] if experiment else _named(base, failed)):
             below = base / name
-            yield from (RunRef(store, run, path) for run in _directories(below) if _is_run(path := below / run))
+            yield from (RunRef(store, run, path) for run in _named(below, failed) if _is_run(path := below / run))
+    if failed:
+        raise NotSettledError(f"{failed[0]}: its runs are not known", AGAIN)
+
+
+def _named(path: Path, failed: list[str]) -> list[str]:
+    try:
+        return _listed(path)
+    except OSError as error:
+        failed.append(f"{path} cannot be listed: {error.strerror}")
+        return []
 
 
 def _selected(root: Path, within: Path | None) -> list[tuple[Path, str, str]]:

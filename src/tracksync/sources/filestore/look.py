@@ -14,8 +14,12 @@ from tracksync.errors import HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, read_small, walk_regular
 from tracksync.model import Cursor, Looks, RunRef
 
-#: Errors of network file systems that pass: the file was replaced under an open handle, the server hiccuped.
-PASSING = frozenset({errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
+#: Errors that pass: the file was replaced under an open handle, the file server hiccuped, this host is short of
+#: descriptors or memory for the moment.
+PASSING = frozenset(
+    {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+AGAIN = "the file system failed; it is tried again"
 LINK = "a link or special file: not followed"
 
 
@@ -39,7 +43,7 @@ def reading(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in PASSING:
-            raise NotSettledError(f"{path}: {reason}") from error
+            raise NotSettledError(f"{path}: {reason}", AGAIN) from error
         raise HeldError(f"{path} cannot be read: {reason}", "look at it by hand") from error
 
 
