@@ -128,7 +128,10 @@ class Destination(Protocol):
         """Undo :meth:`delete_run`."""
 
     def put_artifact(self, run: RemoteRun, path: str, stream: BinaryIO, size: int) -> None:
-        """Store ``size`` bytes of ``stream`` as the run's artifact ``path``, replacing what is there."""
+        """Store ``size`` bytes of ``stream`` as the run's artifact ``path``, replacing what is there.
+
+        Raises also the OSError of a ``stream`` that cannot be read.
+        """
 
     def list_artifacts(self, run: RemoteRun) -> dict[str, int]:
         """The run's artifacts: path -> size in bytes."""

@@ -193,6 +193,20 @@ def test_a_metric_file_that_fails_while_it_is_counted_stops_nothing(store, setti
     assert_equal(store.root, settings.to)
 
 
+def test_an_artifact_that_fails_while_it_is_sent_is_not_the_server_s_fault(store, settings):
+    path = store.named("parent").path / "artifacts/plots/b.bin"
+    with BadFiles(store.root, fail(errno.EIO), always=True, only=once("read", path)) as files:
+        report = tracksync.push(store.root, settings=settings)
+    assert files.faults
+    assert {run.name: run.state for run in report.runs} == {
+        "parent": State.HELD, "child": State.LIVE, "other": State.DONE,
+    }  # fmt: skip
+    (note,) = next(run.notes for run in report.runs if run.name == "parent")
+    assert note.startswith(f"held: artifact:plots/b.bin: {path} may not be read: Input/output error; ")
+    assert tracksync.push(store.root, settings=settings).exit_code == 0
+    assert_equal(store.root, settings.to)
+
+
 def test_a_param_with_the_longest_name_and_a_value_too_long_for_any_server(store, settings):
     run = store.named("child")
     run.param("k" * 250, "v")

@@ -33,7 +33,7 @@ class Upload:
         self._left = size
         self._path = path
         self._start = stream.tell()
-        self.failed: TracksyncError | None = None
+        self.failed: TracksyncError | OSError | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -45,7 +45,11 @@ class Upload:
 
     def read(self, size: int = -1) -> bytes:
         """At most ``size`` bytes; the end after the promised number of bytes."""
-        data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        try:
+            data = self._stream.read(self._left if size < 0 else min(size, self._left))
+        except OSError as error:  # kept, or it would pass for one of the connection
+            self.failed = error
+            raise
         self._left -= len(data)
         if not data and self._left:
             self.failed = NotSettledError(f"artifact {self._path!r} became shorter while it was sent")
@@ -59,6 +63,7 @@ def put_artifact(http: Http, run: RemoteRun, path: str, stream: BinaryIO, size: 
     Raises:
         HeldError: the run's artifacts lie where this host cannot write them.
         NotSettledError: the stream ended early.
+        OSError: the stream's own.
     """
     root = urlsplit(run.artifact_uri)
     if root.scheme == "mlflow-artifacts" and not root.netloc:

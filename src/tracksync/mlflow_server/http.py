@@ -34,7 +34,7 @@ CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
 class Body(Protocol):
     """A stream of known length to send. ``failed`` is the error that ended it early, if any."""
 
-    failed: TracksyncError | None
+    failed: TracksyncError | OSError | None
 
     def __len__(self) -> int: ...
 
@@ -175,7 +175,7 @@ class Http:
 
     def _failure(
         self, error: Exception, data: bytes | Body | None, again: Again, outer: BaseException | None
-    ) -> TracksyncError:
+    ) -> TracksyncError | OSError:
         if isinstance(error, TracksyncError):
             return error
         if data is not None and not isinstance(data, bytes) and data.failed is not None:
