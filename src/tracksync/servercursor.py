@@ -15,7 +15,7 @@ from typing import Any
 
 from tracksync import tags
 from tracksync.destination import RemoteRun
-from tracksync.model import Cursor, RunHeader
+from tracksync.model import INT64, Cursor, RunHeader
 
 #: The parts of a cursor that say what of the run's content is delivered.
 CONTENT = ("params", "tags", "metrics", "datasets", "artifacts")
@@ -43,9 +43,13 @@ class ServerCursor:
             raw: dict[str, Any] = json.loads(text or "")
             packed = base64.b64decode(raw["known"], validate=True)
             known = frozenset(struct.unpack(f">{len(packed) // 4}I", packed))
-            return cls(int(raw["n"]), int(raw["points"]), int(raw["files"]), dict(raw["digests"]), known)
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-            return cls()
+            sequence, points, files = (int(raw[name]) for name in ("n", "points", "files"))
+            if max(abs(sequence), abs(points), abs(files)) < INT64:
+                return cls(sequence, points, files, dict(raw["digests"]), known)
+        # anybody may set the tag: also to Infinity, or to brackets that nest without end
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error):
+            pass
+        return cls()
 
     def text(self) -> str:
         """The tag's value."""

@@ -99,7 +99,7 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits, of brackets without end
         raise ConfigError(f"{path}: not valid TOML: {error}", "text values stand in quotes") from error
     return {key: _value(path, key, value) for key, value in raw.items()}
 

@@ -13,6 +13,7 @@ from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, HeldError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.mlflow_server.http import Http, Request
 from tracksync.mlflow_server.reply import one_line
+from tracksync.mlflow_server.wire import listed
 
 #: Seconds: the store behind the proxy may take minutes to take in what has been uploaded already.
 UPLOAD_TIMEOUT = 900.0
@@ -141,7 +142,7 @@ def _entries(http: Http, run: RemoteRun, directory: str) -> list[dict[str, Any]]
     params = {"run_id": run.run_id} | ({"path": directory} if directory else {})
     while True:
         answer = http.call("GET", "/artifacts/list", run_id=run.run_id, params=params)
-        entries += answer.get("files", ())
+        entries += listed(answer, "files")
         if any("path" not in entry for entry in entries):
             raise ConfigError(f"{http.address} lists artifacts in a shape that MLflow's API does not have")
         if not answer.get("next_page_token"):

@@ -95,7 +95,7 @@ def parse(address: str, endpoint: str, status: int, content: bytes) -> Reply:
     """Make a :class:`Reply` of what came over the wire."""
     try:
         body = json.loads(content) if content else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     text = content[: 200 * WORDS].decode("utf-8", "replace") if status >= 300 or not isinstance(body, dict) else ""
     return Reply(address, endpoint, status, body if isinstance(body, dict) else None, text)

@@ -10,7 +10,7 @@ from typing import Any
 from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError
 from tracksync.mlflow_server.http import Http
-from tracksync.mlflow_server.wire import parse_run
+from tracksync.mlflow_server.wire import listed, parse_run
 
 SOURCE_TAG = "tracksync.source.run_id"
 WAITING_TAG = "tracksync.parent_pending"
@@ -77,7 +77,7 @@ def _search(http: Http, experiments: Sequence[str], condition: str) -> Iterator[
         }
         last_part = start + EXPERIMENTS >= len(experiments)
         for answer in _pages(http, "/runs/search", body):
-            yield [parse_run(run) for run in answer.get("runs", ())], last_part and not answer.get("next_page_token")
+            yield [parse_run(run) for run in listed(answer, "runs")], last_part and not answer.get("next_page_token")
 
 
 def experiment_ids(http: Http) -> list[str]:
@@ -87,9 +87,9 @@ def experiment_ids(http: Http) -> list[str]:
         return [
             str(e["experiment_id"])
             for answer in _pages(http, "/experiments/search", body)
-            for e in answer.get("experiments", ())
+            for e in listed(answer, "experiments")
         ]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ConfigError(f"{http.address} lists experiments in a shape that MLflow's API does not have") from error
 
 

@@ -14,7 +14,7 @@ from tracksync.mlflow_server.answer import Again
 from tracksync.mlflow_server.experiments import Experiments
 from tracksync.mlflow_server.http import API, Http, Request
 from tracksync.mlflow_server.naming import legal_text
-from tracksync.mlflow_server.wire import dataset_json, metrics_body, parse_point, parse_run, text_items
+from tracksync.mlflow_server.wire import dataset_json, listed, metrics_body, parse_point, parse_run, text_items
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
 
 #: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
@@ -160,7 +160,7 @@ class MlflowServer:
         params = {"run_id": run_id, "metric_key": key, "max_results": str(HISTORY_PAGE)}
         while True:
             answer = self._http.call("GET", "/metrics/get-history", run_id=run_id, params=params)
-            yield from map(parse_point, answer.get("metrics", ()))
+            yield from map(parse_point, listed(answer, "metrics"))
             if not answer.get("next_page_token"):
                 return
             params["page_token"] = answer["next_page_token"]

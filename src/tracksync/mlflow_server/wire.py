@@ -73,36 +73,74 @@ def parse_run(run: Mapping[str, Any]) -> RemoteRun:
     """
     try:
         return _run(run["info"], run.get("data") or {}, run.get("inputs") or {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"the server answered with a run in a shape that MLflow's API does not have ({error!r})",
-            "is it an MLflow tracking server?",
-        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _misshapen("a run", error) from error
+
+
+def _misshapen(what: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the server answered with {what} in a shape that MLflow's API does not have ({error!r:.200})",
+        "is it an MLflow tracking server?",
+    )
+
+
+def listed(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects that an answer lists as ``name``; none where it does not.
+
+    Raises:
+        ConfigError: it is no list of objects.
+    """
+    items = answer.get(name) or []
+    if isinstance(items, list) and all(isinstance(item, dict) for item in items):
+        return items
+    raise _misshapen(name, TypeError(f"no list of objects: {items!r:.80}"))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"no text: {value!r:.80}")
+
+
+def _texts(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {_text(item["key"]): _text(item.get("value", "")) for item in items}
 
 
 def _run(info: Mapping[str, Any], data: Mapping[str, Any], inputs: Mapping[str, Any]) -> RemoteRun:
-    tags = {t["key"]: t.get("value", "") for t in data.get("tags", ())}
+    tags = _texts(data.get("tags", ()))
     return RemoteRun(
         run_id=str(info.get("run_id") or info["run_uuid"]),
         experiment_id=str(info["experiment_id"]),
-        name=info.get("run_name") or tags.get("mlflow.runName", ""),
-        user=info.get("user_id") or tags.get("mlflow.user", ""),
+        name=_text(info.get("run_name") or tags.get("mlflow.runName", "")),
+        user=_text(info.get("user_id") or tags.get("mlflow.user", "")),
         status=RunStatus(info.get("status", RunStatus.RUNNING)),
         start_time=int(info.get("start_time") or 0),
         end_time=int(info["end_time"]) if info.get("end_time") else None,
         deleted=info.get("lifecycle_stage") == "deleted",
-        artifact_uri=info.get("artifact_uri", ""),
+        artifact_uri=_text(info.get("artifact_uri", "")),
         tags=tags,
-        params={p["key"]: p.get("value", "") for p in data.get("params", ())},
-        latest={m["key"]: parse_point(m) for m in data.get("metrics", ())},
+        params=_texts(data.get("params", ())),
+        latest={_text(m["key"]): _point(m) for m in data.get("metrics", ())},
         datasets=frozenset(
-            (d["dataset"].get("name", ""), d["dataset"].get("digest", "")) for d in inputs.get("dataset_inputs", ())
+            (_text(d["dataset"].get("name", "")), _text(d["dataset"].get("digest", "")))
+            for d in inputs.get("dataset_inputs", ())
         ),
     )
 
 
 def parse_point(metric: Mapping[str, Any]) -> Point:
-    """A metric of an answer; the store's stand-in for infinity is infinity again."""
+    """A metric of an answer; the store's stand-in for infinity is infinity again.
+
+    Raises:
+        ConfigError: it has not the shape of one.
+    """
+    try:
+        return _point(metric)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _misshapen("a point", error) from error
+
+
+def _point(metric: Mapping[str, Any]) -> Point:
     value = float(metric.get("value", 0.0))  # "NaN" and "Infinity" come as strings
     if abs(value) >= _INFINITE:
         value = math.copysign(math.inf, value)
