@@ -108,8 +108,7 @@ def check(broken, fault, turns, name):
 
 @pytest.mark.parametrize("number", ERRORS, ids=NAMES)
 def test_a_call_that_fails_once(broken, number):
-    offset = ERRORS.index(number) / 20
-    check(broken, fail(number), [offset + 0.15, offset + 0.4, offset + 0.7], errno.errorcode[number])
+    check(broken, fail(number), [0.1 + 0.17 * ERRORS.index(number)], errno.errorcode[number])
 
 
 @pytest.mark.slow
@@ -178,7 +177,7 @@ def test_a_run_of_which_nobody_can_tell_the_age_is_not_left_out(store, settings)
     assert (report.exit_code, [run.name for run in report.runs]) == (0, ["other"])
 
 
-@pytest.mark.parametrize("nth", range(1, 6))
+@pytest.mark.parametrize("nth", (1, 4))
 def test_a_metric_file_that_fails_while_it_is_counted_stops_nothing(store, settings, nth):
     """All runs are counted before the first is sent: one of them must not end the push there."""
     path = store.named("parent").path / "metrics/val/loss"
