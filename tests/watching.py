@@ -1,5 +1,6 @@
-"""A watch for the length of a block: in this process, or as one of its own."""
+"""A watch for the length of a block: in this process, or as one of its own; and any other command until it ends."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -41,3 +42,18 @@ def started(*arguments):
         if process.poll() is None:
             process.kill()
         process.communicate(timeout=30)
+
+
+def ran(*arguments, seconds=120, **environment):
+    """A tracksync of its own that has ended: `.returncode`, `.stdout`, `.stderr`; None takes a variable away."""
+    changed = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", "tracksync", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds,
+        env={name: value for name, value in changed.items() if value is not None},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done

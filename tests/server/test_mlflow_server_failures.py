@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import requests
 
+from certificate import make_certificate
 from servers import OLD_VENV, MlflowServerProcess, free_port, mlflow_of
 from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError, UnreachableError
 from tracksync.mlflow_server import MlflowServer
@@ -440,27 +441,3 @@ class answering:  # noqa: N801 - reads as a verb
         self.server.shutdown()
         self.server.server_close()
         self.thread.join(10)
-
-
-def make_certificate(directory):
-    """A certificate for 127.0.0.1 that is its own authority, and its key, as files."""
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    today = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, today, today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "certificate.pem", directory / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    paths[1].write_bytes(key.private_bytes(*pem))
-    return paths
