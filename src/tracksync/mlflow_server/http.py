@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracksync.errors import HeldError, TracksyncError
+from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError
 from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
 from tracksync.mlflow_server.failures import failure
@@ -29,6 +29,8 @@ BLOCK = 1 << 20
 #: Seconds to wait for a connection, and for the answer to a mere probe. For other answers MLflow's own
 #: MLFLOW_HTTP_REQUEST_TIMEOUT counts (120 s; a batch that overlaps takes an old server up to 19 s).
 CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
+
+_BLOCKED = "the server answers otherwise: does a firewall or proxy before it block this one request?"
 
 
 class Body(Protocol):
@@ -58,6 +60,8 @@ class Request:
     timeout: float | None = None
     #: Whether a success may be something else than a JSON object.
     plain: bool = False
+    #: Whether it writes to one run: what it holds may be the reason for an answer that no MLflow server gives.
+    own: bool = False
 
 
 class Http:
@@ -92,7 +96,8 @@ class Http:
 
         ``run_id`` is the run that a refusal would be about.
         """
-        reply = self.send(Request(method=method, endpoint=API + endpoint, params=params, body=body))
+        own = run_id is not None and method != "GET"
+        reply = self.send(Request(method=method, endpoint=API + endpoint, params=params, body=body, own=own))
         if not reply.ok:
             raise self.refused(reply, run_id)
         return reply.body or {}
@@ -107,7 +112,12 @@ class Http:
             response = self._send(request, data)
             return judge(response, self.address, request.endpoint, request.again, plain=request.plain)
 
-        return retrying(once, seconds=self._seconds, sleep=self._sleep)
+        try:
+            return retrying(once, seconds=self._seconds, sleep=self._sleep)
+        except ConfigError as error:
+            if request.own and self.probe().ok:
+                raise RefusedError(str(error), _BLOCKED) from error
+            raise
 
     def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
         """The SHA-256 (hex) of what a GET gives, read block by block and never held whole."""
@@ -130,14 +140,21 @@ class Http:
             raise self.refused(told, None)
         return told
 
-    def refused(self, reply: Reply, run_id: str | None) -> TracksyncError:
-        """The error for a refusal. One run that may not be used must not stop the others: on 403 the API is asked."""
-        if run_id is None or reply.status != 403 or not self.probe().ok:
-            return refusal(reply, run_id)
-        return HeldError(
-            f"run {run_id} may not be used with these credentials, or is gone ({reply.line})",
-            "ask for permission on its experiment",
-        )
+    def refused(self, reply: Reply, run_id: str | None, *, own: bool = False) -> TracksyncError:
+        """The error for a refusal of a request about ``run_id``, or else ``own`` to one run.
+
+        What looks like wrong settings may be an answer to just this request: one run that may not be used, or one
+        value that a firewall takes for an attack, must not stop the others. So the API is asked.
+        """
+        error = refusal(reply, run_id)
+        if not isinstance(error, ConfigError) or not (own or run_id is not None) or not self.probe().ok:
+            return error
+        if reply.status == 403 and run_id is not None:
+            return HeldError(
+                f"run {run_id} may not be used with these credentials, or is gone ({reply.line})",
+                "ask for permission on its experiment",
+            )
+        return RefusedError(str(error), _BLOCKED)
 
     def probe(self) -> Reply:
         """The answer to the cheapest question to the tracking API itself (/health would prove nothing)."""

@@ -117,6 +117,7 @@ class MlflowServer:
                 endpoint=f"{API}/runs/create",
                 body=self._new_run(experiment_id, name, user, start_time, tags),
                 again=Again.NEVER,
+                own=True,
             )
         )
         if reply.ok:
@@ -124,7 +125,7 @@ class MlflowServer:
         self._experiments.forget(experiment_id)
         if reply.missing or reply.status == 403:
             raise HeldError(reply.line, "the experiment is gone, or may not be written with these credentials")
-        raise self._http.refused(reply, None)
+        raise self._http.refused(reply, None, own=True)
 
     def _new_run(
         self, experiment_id: str, name: str, user: str, start_time: int, tags: Mapping[str, str]
@@ -174,7 +175,8 @@ class MlflowServer:
         """
         body = metrics_body(run_id, points)
         again = Again.NEVER if self.keeps_repeats else Again.IF_TOLD
-        reply = self._http.send(Request(method="POST", endpoint=f"{API}/runs/log-batch", body=body, again=again))
+        endpoint = f"{API}/runs/log-batch"
+        reply = self._http.send(Request(method="POST", endpoint=endpoint, body=body, again=again, own=True))
         if reply.known_row:
             raise UncertainError(reply.line, "one of the points is there already: the server is asked")
         if not reply.ok:
@@ -190,9 +192,8 @@ class MlflowServer:
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Remove a tag; no error when it is not there."""
-        reply = self._http.send(
-            Request(method="POST", endpoint=f"{API}/runs/delete-tag", body={"run_id": run_id, "key": key})
-        )
+        body = {"run_id": run_id, "key": key}
+        reply = self._http.send(Request(method="POST", endpoint=f"{API}/runs/delete-tag", body=body, own=True))
         if not reply.ok and not (reply.missing and reply.words.startswith("No tag with name")):
             raise self._http.refused(reply, run_id)
 
