@@ -11,7 +11,8 @@
 
 Faults of the wire: `reset_midway`, `refuse_unread` (the answer comes before the body is read), `stall` (the body is
 taken in part, then nothing for a while), `silence` (never an answer), `down()` and `up()` (connection refused), and
-`make_proxy(url, rate=10_000)` (so many bytes per second each way, over all connections). `make_proxy(url, tls=(certificate, key))` speaks https.
+`make_proxy(url, rate=10_000)` (so many bytes per second each way, over all connections).
+`make_proxy(url, tls=(certificate, key))` speaks https.
 
 A rule holds for requests whose path contains its text (and whose method is `method`, where given), from the `nth` such
 request after the rule was made on, `times` times (None: always). The first rule that applies wins; every rule counts.

@@ -30,6 +30,8 @@ KEEPS_REPEATS = (
 NAMED = 200
 #: Passes in a row that may end without an answer from the server and without anything delivered.
 FRUITLESS = 3
+#: What no upload that is still under way changes: nobody would collect it, and the run be looked at for ever.
+_ENDED = (State.HELD, State.GONE, State.REMOVED)
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class _Drive:
                 return outcome.ref
             reason = f"it was begun {FRUITLESS + 1} times without getting on: {outcome.error}"
             outcome = self.engine.give_up(outcome.ref, HeldError(reason, outcome.error.hint or "push it again later"))
-        if self.engine.parts.lane.busy(source_id):
+        if self.engine.parts.lane.busy(source_id) and outcome.state not in _ENDED:
             return outcome.ref
         if outcome.again or outcome.state is State.PENDING:
             settle = self.settle(outcome.ref)

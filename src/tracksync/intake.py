@@ -55,6 +55,9 @@ class Intake:
             if not work.moved:
                 self._parts.ledger.take(work.entry)
                 work.taken = True
+            if work.taken and self._parts.lane.busy(work.ref.source_id):  # queued before the run was begun again
+                collect_files(work, self._parts)
+                delta = self._read(work) or delta
         work.entry.held.pop("run", None)
         return delta
 

@@ -80,6 +80,18 @@ def test_a_firewall_that_dislikes_a_tag(store, settings, proxy, server, status):
     check(store, server, settings, proxy, "tag:query")
 
 
+def test_a_run_that_may_not_be_written_while_its_file_is_under_way(store, settings, proxy, server):
+    proxy.answer("log-batch", 403, body="Permission denied", times=None, holding=b"select 1 from")
+    proxy.delay("large.bin", 2.0)
+    report = tracksync.push([store.root], settings=settings)
+    assert (report.exit_code, [run.state for run in report.runs if run.name == "two"]) == (5, [State.DONE])
+    assert any("may not be used with these credentials" in note for run in report.runs for note in run.notes)
+    assert proxy.count("log-batch") < 30, "tried now and then, not all the time"
+    proxy.clear()
+    assert tracksync.push([store.root], settings=settings).exit_code == 0
+    assert_equal(store.root, server.url)
+
+
 def test_the_command_says_which_file_and_ends_with_five(store, proxy, server, state_dir):
     proxy.answer("large.bin", 413, body="<html><title>413 Request Entity Too Large</title></html>", times=None)
     push = ["push", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir]

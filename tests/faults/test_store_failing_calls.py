@@ -177,7 +177,7 @@ def test_a_run_of_which_nobody_can_tell_the_age_is_not_left_out(store, settings)
     assert (report.exit_code, [run.name for run in report.runs]) == (0, ["other"])
 
 
-@pytest.mark.parametrize("nth", (1, 4))
+@pytest.mark.parametrize("nth", [1, 4])
 def test_a_metric_file_that_fails_while_it_is_counted_stops_nothing(store, settings, nth):
     """All runs are counted before the first is sent: one of them must not end the push there."""
     path = store.named("parent").path / "metrics/val/loss"
