@@ -8,35 +8,45 @@ import time
 from collections.abc import Callable
 
 from tracksync.destination import Destination
-from tracksync.errors import UnreachableError
+from tracksync.errors import ConfigError, UnreachableError
 
 #: Bounds of the pause between two probes, in seconds.
 FIRST, MOST = 1.0, 60.0
 
 
 def wait_for_server(
-    destination: Destination, limit: float | None, stop: threading.Event, note: Callable[[str], None]
+    destination: Destination,
+    limit: float | None,
+    stop: threading.Event,
+    note: Callable[[str], None],
+    *,
+    patient: bool = False,
 ) -> None:
     """Return once the server answers, or once asked to stop.
 
-    ``limit`` is how many seconds to wait at most; None waits for ever.
+    ``limit`` is how many seconds to wait at most; None waits for ever. ``patient``: it was an MLflow server that takes
+    these credentials before, so that an expired token or a page in its place is waited for too.
 
     Raises:
         UnreachableError: it did not answer in time.
         ConfigError: it answers, but it is no MLflow server, or refuses the credentials.
     """
-    began, pause, said = time.monotonic(), FIRST, False
+    began, pause, said = time.monotonic(), FIRST, ""
     while not stop.is_set():
         try:
             destination.probe()
-        except UnreachableError as error:
-            left = None if limit is None else limit - (time.monotonic() - began)
-            if left is not None and left <= 0:
+        except (UnreachableError, ConfigError) as error:
+            if isinstance(error, ConfigError) and not patient:
                 raise
-            if not said:
-                note(f"{error}; waiting for it")
-                said = True
-            wait = (error.retry_after or pause) * random.uniform(0.75, 1.25)  # noqa: S311 -- jitter
+            asked = error.retry_after if isinstance(error, UnreachableError) else None
+            left = None if limit is None else limit - (time.monotonic() - began)
+            if left is not None and left <= (asked or 0):
+                raise
+            if said != str(error):
+                note(f"{error}; waiting for it" if isinstance(error, UnreachableError) else f"{error.line}; waiting")
+                said = str(error)
+            # Never before the time that the server named.
+            wait = asked * random.uniform(1, 1.25) if asked else pause * random.uniform(0.75, 1.25)  # noqa: S311 -- jitter
             stop.wait(wait if left is None else min(wait, left))
             pause = min(MOST, pause * 2)
         else:

@@ -65,7 +65,7 @@ def test_the_pause_grows_and_stays_below_a_bound():
 def test_it_waits_as_long_as_the_server_asks():
     stop = Stop()
     wait_for_server(Server(away(retry_after=40)), None, stop, lambda _: None)
-    assert 30 <= stop.waits[0] <= 50
+    assert 40 <= stop.waits[0] <= 50
 
 
 def test_it_gives_up_after_the_limit():
@@ -78,6 +78,21 @@ def test_what_no_waiting_mends_is_raised_at_once():
     with pytest.raises(ConfigError):
         wait_for_server(Server(ConfigError("wrong token")), None, stop, lambda _: None)
     assert stop.waits == []
+
+
+def test_a_time_beyond_the_limit_is_not_waited_for():
+    stop = Stop()
+    with pytest.raises(UnreachableError):
+        wait_for_server(Server(away(retry_after=61)), 60.0, stop, lambda _: None)
+    assert stop.waits == []
+
+
+def test_who_was_let_in_before_waits_to_be_let_in_again_and_says_each_reason_once():
+    notes, stop = [], Stop()
+    answers = [ConfigError("401", "check the token"), ConfigError("401", "check the token"), away()]
+    wait_for_server(Server(*answers), None, stop, notes.append, patient=True)
+    assert notes[:2] == ["401; check the token; waiting", "http://server does not answer; waiting for it"]
+    assert len(notes) == 3
 
 
 def test_a_stop_ends_the_wait():

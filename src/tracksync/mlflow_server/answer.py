@@ -15,6 +15,10 @@ from tracksync.mlflow_server.reply import Reply, not_an_api, not_served, parse
 if TYPE_CHECKING:
     import requests
 
+#: Seconds at most for which the server's Retry-After is taken at its word: a page for a maintenance that is long over
+#: may say days, and garbage anything.
+RETRY_AFTER_MOST = 3600.0
+
 
 class Again(Enum):
     """When a request may be sent again without a look at the server."""
@@ -72,12 +76,15 @@ def _not_now(reply: Reply, retry_after: str | None, again: Again) -> TracksyncEr
 
 
 def parse_retry_after(text: str | None) -> float | None:
-    """Seconds of a Retry-After header (a number, or an HTTP date); None without one, or when it cannot be read."""
+    """Seconds of a Retry-After header (a number, or an HTTP date), at most :data:`RETRY_AFTER_MOST`.
+
+    None without one, or when it cannot be read.
+    """
     if not text:
         return None
     if text.strip().isascii() and text.strip().isdigit():
-        return float(text)
+        return min(RETRY_AFTER_MOST, float(text))
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+        return min(RETRY_AFTER_MOST, max(0.0, parsedate_to_datetime(text).timestamp() - time.time()))
     except (ValueError, OverflowError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,9 @@ from tracksync.mlflow_server.wire import listed
 
 #: Seconds: the store behind the proxy may take minutes to take in what has been uploaded already.
 UPLOAD_TIMEOUT = 900.0
+
+#: Bytes that are read at a time where nobody says how many.
+PIECE = 65536
 
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 
@@ -41,8 +45,20 @@ class Upload:
 
     def rewind(self) -> None:
         """Start over, for another attempt."""
-        self._stream.seek(self._start)
-        self._left, self.failed = self._size, None
+        self.seek(0)
+
+    def tell(self) -> int:
+        """How many bytes have been read; requests asks, to start over when the server redirects it."""
+        return self._size - self._left
+
+    def seek(self, offset: int) -> None:
+        """Go on reading from there."""
+        self._stream.seek(self._start + offset)
+        self._left, self.failed = self._size - offset, None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The rest in pieces; requests takes only what can be iterated over for a stream that can start over."""
+        return iter(lambda: self.read(PIECE), b"")
 
     def read(self, size: int = -1) -> bytes:
         """At most ``size`` bytes; the end after the promised number of bytes."""

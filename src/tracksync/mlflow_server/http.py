@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError
+from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError, UnreachableError
 from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
 from tracksync.mlflow_server.failures import failure
@@ -29,6 +30,9 @@ BLOCK = 1 << 20
 #: Seconds to wait for a connection, and for the answer to a mere probe. For other answers MLflow's own
 #: MLFLOW_HTTP_REQUEST_TIMEOUT counts (120 s; a batch that overlaps takes an old server up to 19 s).
 CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
+#: Seconds for which an upload may not move on. urllib3 uses its connect timeout for each piece that is sent, too, and
+#: a server whose only worker is busy takes nothing meanwhile.
+STALL_TIMEOUT = 120.0
 
 _BLOCKED = "the server answers otherwise: does a firewall or proxy before it block this one request?"
 
@@ -82,6 +86,8 @@ class Http:
         self._token = token
         self._seconds = attempts_seconds
         self._sleep = sleep
+        #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
+        self._asked: tuple[UnreachableError, float] | None = None
 
     def call(
         self,
@@ -108,23 +114,39 @@ class Http:
         if isinstance(data, Mapping):
             data = json.dumps(data, allow_nan=False).encode()
 
-        def once() -> Reply:
-            response = self._send(request, data)
-            return judge(response, self.address, request.endpoint, request.again, plain=request.plain)
-
         try:
-            return retrying(once, seconds=self._seconds, sleep=self._sleep)
+            return retrying(lambda: self._once(request, data), seconds=self._seconds, sleep=self._sleep)
         except ConfigError as error:
             if request.own and self.probe().ok:
                 raise RefusedError(str(error), _BLOCKED) from error
             raise
+
+    def _once(self, request: Request, data: bytes | Body | None) -> Reply:
+        """Ask once; no request of any thread goes out before the time that the server named has come."""
+        if self._asked is not None and (left := self._asked[1] - time.monotonic()) > 0:
+            raise UnreachableError(str(self._asked[0]), self._asked[0].hint, retry_after=left)
+        try:
+            token = self._token() if self._token else None
+            reply = self._answer(request, data, token)
+            if reply.status == 401 and self._token and (newer := self._token()) != token:
+                # The token was replaced while the request was under way.
+                reply = self._answer(request, data, newer)
+        except UnreachableError as error:
+            if error.retry_after is not None:
+                self._asked = error, time.monotonic() + error.retry_after
+            raise
+        return reply
+
+    def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
+        response = self._send(request, data, token)
+        return judge(response, self.address, request.endpoint, request.again, plain=request.plain)
 
     def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
         """The SHA-256 (hex) of what a GET gives, read block by block and never held whole."""
         request = Request(method="GET", endpoint=endpoint, params=params)
 
         def once() -> str | Reply:
-            with self._send(request, None, stream=True) as response:
+            with self._send(request, None, self._token() if self._token else None, stream=True) as response:
                 if not response.ok:
                     return judge(response, self.address, endpoint, Again.FREELY, plain=True)
                 try:
@@ -163,26 +185,31 @@ class Http:
         )
         return self.send(request)
 
-    def _send(self, request: Request, data: bytes | Body | None, *, stream: bool = False) -> requests.Response:
+    def _send(
+        self, request: Request, data: bytes | Body | None, token: str | None, *, stream: bool = False
+    ) -> requests.Response:
         outer = sys.exception()
+        connecting = CONNECT_TIMEOUT
         if data is not None and not isinstance(data, bytes):
             data.rewind()
+            connecting = STALL_TIMEOUT
         try:
             from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
             from mlflow.utils.rest_utils import http_request
 
             reading = request.timeout or float(MLFLOW_HTTP_REQUEST_TIMEOUT.get())
             response: requests.Response = http_request(
-                self._credentials(),
+                self._credentials(token),
                 request.endpoint,
                 request.method,
                 max_retries=0,
                 raise_on_status=False,
                 retry_codes=frozenset(),
                 extra_headers=self._headers(data),
-                timeout=(min(CONNECT_TIMEOUT, reading), reading),
+                timeout=(min(connecting, reading), reading),
                 params=request.params,
-                data=data,
+                # In pieces, each with its own time: whole, a batch would have to be on the wire within one timeout.
+                data=io.BytesIO(data) if isinstance(data, bytes) and data else data,
                 stream=stream,
                 **self._auth(),
             )
@@ -209,13 +236,13 @@ class Http:
             headers["Connection"] = "close"
         return headers
 
-    def _credentials(self) -> MlflowHostCreds:
+    def _credentials(self, token: str | None) -> MlflowHostCreds:
         credentials = _host_credentials(self.address)
         if self._login:
             credentials.username, credentials.password = self._login
-        if self._token:
+        if token is not None:
             credentials.username = credentials.password = credentials.auth = None
-            credentials.token = self._token()
+            credentials.token = token
         return credentials
 
     def _auth(self) -> dict[str, Any]:
