@@ -34,7 +34,10 @@ def store(tmp_path, experiment_name):
 
 @pytest.mark.parametrize(
     ("status", "form"),
-    [(429, "seconds"), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((429, "date"), (503, "seconds"), (503, "date")))],
+    [
+        (429, "seconds"),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((429, "date"), (503, "seconds"), (503, "date"))),
+    ],
 )
 def test_no_thread_asks_before_the_time(store, settings, proxy, server, status, form):
     told = []
@@ -53,14 +56,20 @@ def test_no_thread_asks_before_the_time(store, settings, proxy, server, status, 
     assert report.exit_code == 0
     assert told
     # a date has whole seconds
-    early = [seen.path for seen in proxy.requests if told[0] + 0.5 < seen.at < told[0] + (4 if form == "seconds" else 3.9)]
+    early = [
+        seen.path for seen in proxy.requests if told[0] + 0.5 < seen.at < told[0] + (4 if form == "seconds" else 3.9)
+    ]
     assert early == []
     assert_equal(store.root, server.url)
 
 
 @pytest.mark.parametrize(
     "value",
-    ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", *(pytest.param(v, marks=pytest.mark.slow) for v in ("0", "-1", "", "1e3"))],
+    [
+        "soon",
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        *(pytest.param(v, marks=pytest.mark.slow) for v in ("0", "-1", "", "1e3")),
+    ],
 )
 def test_garbage_and_the_past_are_no_time(store, settings, proxy, server, value):
     proxy.answer("log-batch", 429, {"Retry-After": value}, times=3)

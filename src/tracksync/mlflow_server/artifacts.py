@@ -97,7 +97,8 @@ def put_artifact(http: Http, run: RemoteRun, path: str, stream: BinaryIO, size: 
 
 def _put_proxied(http: Http, run: RemoteRun, endpoint: str, upload: Upload) -> None:
     body = upload if len(upload) else b""  # requests would send an empty stream in chunks, without a length
-    reply = http.send(Request(method="PUT", endpoint=endpoint, body=body, timeout=UPLOAD_TIMEOUT, own=True))
+    # MLflow 3 answers with nothing, MLflow 2 with "{}".
+    reply = http.send(Request(method="PUT", endpoint=endpoint, body=body, timeout=UPLOAD_TIMEOUT, bare=True, own=True))
     if not reply.ok:
         raise http.refused(reply, run.run_id)
 

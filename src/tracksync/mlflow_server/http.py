@@ -64,6 +64,8 @@ class Request:
     timeout: float | None = None
     #: Whether a success may be something else than a JSON object.
     plain: bool = False
+    #: Whether a success may be empty.
+    bare: bool = False
     #: Whether it writes to one run: what it holds may be the reason for an answer that no MLflow server gives.
     own: bool = False
 
@@ -139,7 +141,7 @@ class Http:
 
     def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
         response = self._send(request, data, token)
-        return judge(response, self.address, request.endpoint, request.again, plain=request.plain)
+        return judge(response, self.address, request.endpoint, request.again, plain=request.plain, bare=request.bare)
 
     def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
         """The SHA-256 (hex) of what a GET gives, read block by block and never held whole."""

@@ -94,7 +94,8 @@ class Reply:
 def parse(address: str, endpoint: str, status: int, content: bytes) -> Reply:
     """Make a :class:`Reply` of what came over the wire."""
     try:
-        body = json.loads(content) if content else {}
+        # An empty success is none: MLflow's API answers at least "{}".
+        body = json.loads(content) if content or status < 300 else {}
     except (ValueError, RecursionError):
         body = None
     text = content[: 200 * WORDS].decode("utf-8", "replace") if status >= 300 or not isinstance(body, dict) else ""
