@@ -218,7 +218,7 @@ class Proxy:
         return self._rule(act, text, method, nth, times)
 
     def act(self, text, act, *, method=None, nth=1, times=None):
-        """Let `act(handler, seen)` answer: it calls `handler.forward(seen)`, `handler.reply(...)` or `handler.reset()`."""
+        """Let `act(handler, seen)` answer: by `handler.forward(seen)`, `handler.reply(...)` or `handler.reset()`."""
         return self._rule(act, text, method, nth, times)
 
     def _rule(self, act, text, method, nth, times, *, early=False):

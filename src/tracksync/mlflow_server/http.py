@@ -150,7 +150,7 @@ class Http:
         def once() -> str | Reply:
             with self._send(request, None, self._token() if self._token else None, stream=True) as response:
                 if not response.ok:
-                    return judge(response, self.address, endpoint, Again.FREELY, plain=True)
+                    return judge(response, self.address, endpoint, Again.FREELY, plain=True, bare=False)
                 try:
                     digest = hashlib.sha256()
                     for block in response.iter_content(BLOCK):
