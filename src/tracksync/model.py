@@ -259,7 +259,7 @@ class Looks:
         earlier = self._seen.get(item)
         if earlier is None or earlier[0] != signature:
             self._seen[item] = (signature, now)
-            return self.settle <= 0 and earlier is not None
+            return False
         return now - earlier[1] >= self.settle
 
 
