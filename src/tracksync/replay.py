@@ -14,7 +14,7 @@ from tracksync.model import Delta, FileItem, RunStatus
 from tracksync.planner import Batch, Kind, plan
 from tracksync.servercursor import server_cursor
 from tracksync.trust import trust
-from tracksync.work import Parts, Work, now_ms
+from tracksync.work import Parts, Work, now_ms, waits
 
 #: Seconds between commits of the ledger while a run is being delivered.
 COMMIT_INTERVAL = 2.0
@@ -66,7 +66,7 @@ def _last(work: Work, todo: Delta, parts: Parts) -> bool:
 
 def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
     """The delta without what has to wait: items that were refused not long ago and are unchanged, files not due."""
-    again = (parts.settings.retry and not work.retried) or now_ms() >= work.entry.retry_at
+    again = (parts.settings.retry and not work.retried) or not waits(work.entry, now_ms())
 
     def free(item: str, mark: object) -> bool:
         problem = work.entry.held.get(item)

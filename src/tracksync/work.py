@@ -127,7 +127,7 @@ class Work:
         """Hold an item ("param:lr", or "run"). All that is held is tried again together, after a growing pause."""
         entry, now = self.entry, now_ms()
         entry.held[item] = problem
-        if now >= entry.retry_at:
+        if not waits(entry, now):
             entry.attempts += 1
             delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (min(entry.attempts, 10) - 1))
             entry.retry_at = now + int(delay * 1000 * random.uniform(0.75, 1.25))  # noqa: S311 -- jitter
@@ -149,6 +149,14 @@ class Work:
         self.delivered.files += files
         self.delivered.bytes += size
         parts.progress(points, files, size)
+
+
+def waits(entry: Entry, now: int) -> bool:
+    """Whether it is too soon, at ``now``, to try again what is held.
+
+    A time further ahead than any pause was set by a clock that was wrong: nobody waits for that.
+    """
+    return now < entry.retry_at <= now + 2000 * BACKOFF_MOST
 
 
 def now_ms() -> int:

@@ -21,7 +21,7 @@ from tracksync.sources import Source
 from tracksync.survey import survey
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
 from tracksync.watcher.schedule import Schedule, Watched
-from tracksync.work import Delivered, Outcome
+from tracksync.work import Delivered, Outcome, now_ms, waits
 
 log = logging.getLogger("tracksync")
 
@@ -165,7 +165,7 @@ class Watcher:
         if self._states.get(ref.source_id) is not State.HELD:
             return False
         entry = self._engine.ledger.get(ref.source_id)
-        if entry is None or "run" not in entry.held or entry.retry_at <= time.time_ns() // 1_000_000:
+        if entry is None or "run" not in entry.held or not waits(entry, now_ms()):
             return False
         return list(self._source(ref.store).stamp(ref) or ()) == entry.held["run"].signature
 
