@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tracksync import tags
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.lease import Leases
-from tracksync.ledger import State
+from tracksync.ledger import Entry, State
 from tracksync.lineage import Parents
 from tracksync.model import Delta
 from tracksync.replay import anything, collect_files, sendable
@@ -83,8 +84,20 @@ class Intake:
             delta = replace(delta, header=header, refused={**delta.refused, "tag:mlflow.parentRunId": refused})
         if entry.parent != header.parent:
             entry.parent, entry.parent_run_id = header.parent, None
+        if not delta.waiting:
+            _let_go(entry, delta)
         return delta
 
     def _due(self, work: Work, delta: Delta) -> bool:
         todo = sendable(work, delta, self._parts)
         return anything(work, todo, self._parts) or not work.entry.confirmed or self._parents.linkable(work.entry)
+
+
+def _let_go(entry: Entry, delta: Delta) -> None:
+    """Drop what is held and is not at the source any more: nobody could ever deliver it."""
+    there = {f"param:{item.key}" for item in delta.params} | {f"tag:{item.key}" for item in delta.tags}
+    there |= {f"dataset:{item.item}" for item in delta.datasets} | {f"metric:{tail.key}" for tail in delta.metrics}
+    there |= {f"artifact:{item.path}" for item in delta.files}
+    for item in entry.held.keys() - there - {"run"}:
+        if not item.startswith(f"tag:{tags.PREFIX}"):  # of our own making: they name what was renamed
+            del entry.held[item]

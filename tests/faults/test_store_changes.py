@@ -202,3 +202,19 @@ def test_what_was_held_is_tried_again_soon_although_the_clock_went_back(store, s
     proxy.clear()
     assert tracksync.push(store.root, settings=settings).exit_code == 0
     assert_equal(store.root, server.url)
+
+
+def test_what_was_held_and_is_removed_at_its_source_is_held_no_more(store, settings, proxy, server):
+    """Else the push would end with 5, and the run be called incomplete, for ever."""
+    settings = replace(settings, to=proxy.url)
+    child = store.named("child")
+    child.end()
+    path = child.file("large.bin", b"x" * 50)
+    proxy.answer("large.bin", 413, body="too large", method="PUT", times=None)
+    assert tracksync.push(store.root, settings=settings).exit_code == 5
+    assert tracksync.push(store.root, settings=settings).exit_code == 5
+    path.unlink()
+    report = tracksync.push(store.root, settings=settings)
+    assert (report.exit_code, report.count(State.HELD)) == (0, 0)
+    assert "tracksync.incomplete" not in counterpart(server.url, child.id).data.tags
+    assert_equal(store.root, server.url)
