@@ -119,7 +119,7 @@ def destination(to: str | None) -> str:
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not tracking:
         raise ConfigError("no destination", "name the MLflow server with --to URL, TRACKSYNC_TO or config.toml")
-    if urlsplit(tracking).scheme in ("http", "https") or tracking.startswith("databricks"):
+    if tracking.lower().startswith(("http:", "https:", "databricks")):
         return _checked(tracking, "MLFLOW_TRACKING_URI")
     raise ConfigError(
         f"MLFLOW_TRACKING_URI={_shown(tracking)} names the offline store, not a server",
@@ -134,7 +134,9 @@ def _checked(uri: str, what: str) -> str:
         host = parts.hostname
         _ = parts.port  # raises for a port that is no number
     except ValueError as error:
-        raise ConfigError(f"{what} is not a URL: {error}", "write it like https://mlflow.example.org") from error
+        # The error quotes what may be a part of the password.
+        reason = "is a password in it percent-encoded?" if "@" in uri else str(error)
+        raise ConfigError(f"{what} is not a URL: {reason}", "write it like https://mlflow.example.org") from None
     if uri.startswith("databricks") or parts.scheme == "uc":
         raise ConfigError(
             f"{what} is a Databricks workspace ({_shown(uri)}), which tracksync does not speak to",
@@ -146,5 +148,5 @@ def _checked(uri: str, what: str) -> str:
 
 
 def _shown(uri: str) -> str:
-    """``uri`` without a user's name and password."""
-    return re.sub(r"//[^/]*@", "//", uri)
+    """``uri`` without a user's name, a password (which may hold a "/" that is not encoded), and a query."""
+    return re.sub(r"//.*@", "//", uri.partition("?")[0])

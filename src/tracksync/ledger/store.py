@@ -238,6 +238,7 @@ def _without_credentials(destination: str) -> str:
     try:
         parts = urlsplit(destination)
     except ValueError as error:
-        # the text itself stays out of it: it may hold a password
-        raise ConfigError(f"no address of a server: {error}", "name one like https://host:5000") from error
+        # the text itself stays out of it, also what the error quotes: it may hold a password
+        reason = "is a password in it percent-encoded?" if "@" in destination else str(error)
+        raise ConfigError(f"no address of a server: {reason}", "name one like https://host:5000") from None
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -19,10 +19,11 @@ def split_address(address: str) -> tuple[str, tuple[str, str] | None]:
         url = urlsplit(address.strip())
         port = url.port
     except ValueError as error:
-        raise ConfigError(f"not a usable server address: {error}", _HINT) from None
+        # What may hold a password is not repeated, not in part either: a "/" in it makes the rest of it the port.
+        reason = "is a password in it percent-encoded?" if "@" in address else str(error)
+        raise ConfigError(f"not a usable server address: {reason}", _HINT) from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        # What may hold a password is not repeated.
-        shown = "" if "@" in address else f": {address!r}"
+        shown = "" if "@" in address else f": {address.partition('?')[0]!r}"
         raise ConfigError(f"not the address of an MLflow server{shown}", _HINT)
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     clean = SplitResult(url.scheme, host if port is None else f"{host}:{port}", url.path.rstrip("/"), "", "")

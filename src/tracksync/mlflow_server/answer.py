@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from tracksync.errors import ConfigError, TracksyncError, UncertainError, UnreachableError
 from tracksync.mlflow_server.address import split_address
@@ -39,7 +41,7 @@ def judge(response: requests.Response, address: str, endpoint: str, again: Again
         ConfigError: whatever answers is no tracking API.
     """
     status = response.status_code
-    reply = parse(address, endpoint, status, response.content)
+    reply = parse(address, endpoint, status, response.content, _credentials(response))
     _not_moved(response, address)
     if reply.ok:
         return reply if plain or (bare and not response.content) else _whole(reply, response, again)
@@ -48,6 +50,18 @@ def judge(response: requests.Response, address: str, endpoint: str, again: Again
     if status == 408 or (status >= 500 and not reply.final):
         raise broken(reply.line, repeatable=again is Again.FREELY)
     return reply
+
+
+def _credentials(response: requests.Response) -> tuple[str, ...]:
+    """What the request was authorised with, in all forms: pages for debugging and error handlers repeat it."""
+    asked = (response.history or [response])[0].request
+    sent = asked.headers.get("Authorization", "")
+    value = (sent.decode("latin-1") if isinstance(sent, bytes) else sent).partition(" ")[2].strip()
+    try:
+        password = base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except ValueError:
+        password = ""
+    return tuple(filter(None, (value, quote(password, safe=""), password)))
 
 
 def _whole(reply: Reply, response: requests.Response, again: Again) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ def _named(local: Path, stream: BinaryIO) -> Path:
 
 
 def _store_error(run: RemoteRun, error: Exception) -> TracksyncError:
-    message = f"cannot store artifacts at {run.artifact_uri.partition('?')[0]!r}: {one_line(str(error))}"
+    said = re.sub(r"(?<=\w)\?\S+", "", str(error))  # a signed URL is a secret
+    message = f"cannot store artifacts at {one_line(run.artifact_uri.partition('?')[0])!r}: {one_line(said)}"
     if isinstance(error, OSError):
         return UnreachableError(message, "it is tried again")
     return HeldError(

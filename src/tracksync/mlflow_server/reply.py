@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tracksync.errors import ConfigError, HeldError, RefusedError, RemovedError, TracksyncError
@@ -20,6 +20,9 @@ _MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DO
 _KNOWN_ROW = re.compile(
     r"UNIQUE constraint|duplicate key value|Duplicate entry|Violation of (PRIMARY|UNIQUE) KEY", re.I
 )
+
+#: The user and the password in a URL.
+_LOGIN = re.compile(r"(?<=://)[^\s/@]+@")
 
 #: 507 says that the disk of a server is full, 413 and 414 that a request is too large.
 _TOO_MUCH = (413, 414, 507)
@@ -36,6 +39,7 @@ def one_line(text: str) -> str:
     if text.lstrip().startswith("<"):
         text = html.unescape(_MARKUP.sub(" ", text))
     text = text.partition("[SQL:")[0]
+    text = _LOGIN.sub("", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 20 * WORDS]).split())
     return text if len(text) <= WORDS else f"{text[: WORDS - 1]}…"
 
@@ -49,6 +53,8 @@ class Reply:
     status: int
     body: dict[str, Any] | None
     text: str
+    #: credentials of the request, which a server may repeat
+    hidden: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def ok(self) -> bool:
@@ -63,7 +69,16 @@ class Reply:
     @property
     def words(self) -> str:
         """What the server says went wrong, on one line."""
-        return one_line(str((self.body or {}).get("message") or self.text))
+        return self.shown(str((self.body or {}).get("message") or self.text))
+
+    def shown(self, text: str) -> str:
+        """A text of the server as :func:`one_line`, without the credentials that it was asked with."""
+        for secret in self.hidden:
+            text = text.replace(secret, "***")
+        text = one_line(text)
+        for secret in self.hidden:  # once more: it may have been spelled in HTML
+            text = text.replace(secret, "***")
+        return text
 
     @property
     def line(self) -> str:
@@ -91,15 +106,15 @@ class Reply:
         return self.status == 400 and bool(_KNOWN_ROW.search(self.text))
 
 
-def parse(address: str, endpoint: str, status: int, content: bytes) -> Reply:
-    """Make a :class:`Reply` of what came over the wire."""
+def parse(address: str, endpoint: str, status: int, content: bytes, hidden: tuple[str, ...] = ()) -> Reply:
+    """Make a :class:`Reply` of what came over the wire; ``hidden`` is never shown."""
     try:
         # An empty success is none: MLflow's API answers at least "{}".
         body = json.loads(content) if content or status < 300 else {}
     except (ValueError, RecursionError):
         body = None
     text = content[: 200 * WORDS].decode("utf-8", "replace") if status >= 300 or not isinstance(body, dict) else ""
-    return Reply(address, endpoint, status, body if isinstance(body, dict) else None, text)
+    return Reply(address, endpoint, status, body if isinstance(body, dict) else None, text, hidden)
 
 
 def refusal(reply: Reply, run_id: str | None = None) -> TracksyncError:
@@ -125,7 +140,7 @@ def not_an_api(reply: Reply) -> ConfigError:
     """The error for a success that is not in the tracking API's words."""
     return ConfigError(
         f"{reply.address} does not answer {one_line(reply.endpoint)} as an MLflow server does (HTTP {reply.status}, "
-        f"{one_line(reply.text)!r})",
+        f"{reply.shown(reply.text)!r})",
         "a login page, or not the address of an MLflow server?",
     )
 
