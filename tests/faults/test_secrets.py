@@ -115,7 +115,7 @@ def store(tmp_path, experiment_name):
     return store
 
 
-def everything(store, options, environment, codes=(3, 75)):
+def everything(store, options, environment, codes=(3, 5, 75)):
     """What all commands print, with these settings; those that send must end with one of the codes."""
     said = []
     for command in (["push", "--json"], ["push"], ["push", "-n"], ["watch", "--once"]):

@@ -22,6 +22,9 @@ from tracksync.sources.filestore.look import Look, reading
 from tracksync.sources.filestore.metrics import mark_of, new_metrics
 from tracksync.sources.filestore.text import PARENT, RUN_NAME, Text, new_params, new_tags, read_texts
 
+#: Characters of a run's or a user's name: no server keeps more than 255, and the ledger keeps each.
+LONGEST_NAME = 1000
+
 
 class FileStoreSource:
     """Reads MLflow file stores. Keeps only a cache of experiments; safe to share between threads."""
@@ -109,8 +112,8 @@ class FileStoreSource:
             source_id=look.run.source_id,
             experiment_id=path.parent.name,
             experiment_name=experiment.name,
-            name=fields.name or tags.get(RUN_NAME, ""),
-            user=fields.user,
+            name=(fields.name or tags.get(RUN_NAME, ""))[:LONGEST_NAME],
+            user=fields.user[:LONGEST_NAME],
             status=fields.status,
             start_time=fields.start_time,
             end_time=fields.end_time,
