@@ -30,10 +30,20 @@ class Again(Enum):
     NEVER = "only when it certainly never arrived"
 
 
-def judge(response: requests.Response, address: str, endpoint: str, again: Again, *, plain: bool, bare: bool) -> Reply:
+def judge(
+    response: requests.Response,
+    content: bytes | bytearray,
+    address: str,
+    endpoint: str,
+    again: Again,
+    *,
+    plain: bool,
+    bare: bool,
+) -> Reply:
     """The server's reply, a success or a refusal.
 
-    ``plain`` allows a success that is no JSON object, ``bare`` one that is empty.
+    ``content`` is the body of the response; ``plain`` allows a success that is no JSON object, ``bare`` one that is
+    empty.
 
     Raises:
         UnreachableError: the server is busy, or a gateway got no answer from it.
@@ -41,10 +51,10 @@ def judge(response: requests.Response, address: str, endpoint: str, again: Again
         ConfigError: whatever answers is no tracking API.
     """
     status = response.status_code
-    reply = parse(address, endpoint, status, response.content, _credentials(response))
+    reply = parse(address, endpoint, status, content, _credentials(response))
     _not_moved(response, address)
     if reply.ok:
-        return reply if plain or (bare and not response.content) else _whole(reply, response, again)
+        return reply if plain or (bare and not content) else _whole(reply, response, again, empty=not content)
     if status in (429, 503):
         raise _not_now(reply, response.headers.get("Retry-After"), again)
     if status == 408 or (status >= 500 and not reply.final):
@@ -64,10 +74,10 @@ def _credentials(response: requests.Response) -> tuple[str, ...]:
     return tuple(filter(None, (value, quote(password, safe=""), password)))
 
 
-def _whole(reply: Reply, response: requests.Response, again: Again) -> Reply:
+def _whole(reply: Reply, response: requests.Response, again: Again, *, empty: bool) -> Reply:
     if reply.body is not None:
         return reply
-    if not response.content or "json" in response.headers.get("Content-Type", ""):
+    if empty or "json" in response.headers.get("Content-Type", ""):
         raise broken(f"{reply.line} (cut off)", repeatable=again is Again.FREELY)
     raise not_an_api(reply)
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, HeldError, NotSettledError, TracksyncError, UnreachableError
@@ -92,8 +92,24 @@ def put_artifact(http: Http, run: RemoteRun, path: str, stream: BinaryIO, size: 
             f"the server keeps the artifacts of run {run.run_id} in a directory of its own, {run.artifact_uri!r}",
             "start the server with --serve-artifacts and an --artifacts-destination, for new experiments",
         )
+    elif _elsewhere(root, urlsplit(http.address)):
+        raise HeldError(
+            f"the artifacts of run {run.run_id} are to go by way of {one_line(run.artifact_uri.partition('?')[0])!r}",
+            f"an experiment of {http.address} must keep them there, or in a store: choose another with --experiment",
+        )
     else:
         _put_directly(run, path, stream)
+
+
+def _elsewhere(root: SplitResult, server: SplitResult) -> bool:
+    """Whether a run's artifacts lie behind another MLflow server, or behind whatever MLFLOW_TRACKING_URI names.
+
+    Who may create an experiment chooses where its artifacts lie; MLflow's client would go there with our token, or
+    resolve ``runs:`` and ``models:`` with a local store.
+    """
+    if root.scheme in ("http", "https"):
+        return (root.scheme, root.netloc) != (server.scheme, server.netloc)
+    return root.scheme in ("runs", "models") or (root.scheme == "mlflow-artifacts" and root.netloc != server.netloc)
 
 
 def _put_proxied(http: Http, run: RemoteRun, endpoint: str, upload: Upload) -> None:

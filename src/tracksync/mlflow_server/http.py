@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError, UnreachableError
 from tracksync.mlflow_server.address import split_address
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 API = "/api/2.0/mlflow"
 
+T = TypeVar("T")
+
 #: Bytes of an artifact that are read at a time.
 BLOCK = 1 << 20
 
@@ -35,6 +37,11 @@ CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
 STALL_TIMEOUT = 120.0
 
 _BLOCKED = "the server answers otherwise: does a firewall or proxy before it block this one request?"
+
+
+#: Bytes of an answer. The largest are pages of runs with thousands of metrics each, and histories of servers that do
+#: not page: 130 for each of a million points.
+LARGEST, LARGEST_ERROR = 512 << 20, 1 << 20
 
 
 class Body(Protocol):
@@ -140,24 +147,28 @@ class Http:
         return reply
 
     def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
-        response = self._send(request, data, token)
-        return judge(response, self.address, request.endpoint, request.again, plain=request.plain, bare=request.bare)
+        response, content = self._send(request, data, token, self._content)
+        return judge(
+            response, content, self.address, request.endpoint, request.again, plain=request.plain, bare=request.bare
+        )
 
     def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
         """The SHA-256 (hex) of what a GET gives, read block by block and never held whole."""
         request = Request(method="GET", endpoint=endpoint, params=params)
 
+        def take(response: requests.Response) -> str | bytearray:
+            if not response.ok:
+                return self._content(response)
+            digest = hashlib.sha256()
+            for block in response.iter_content(BLOCK):
+                digest.update(block)
+            return digest.hexdigest()
+
         def once() -> str | Reply:
-            with self._send(request, None, self._token() if self._token else None, stream=True) as response:
-                if not response.ok:
-                    return judge(response, self.address, endpoint, Again.FREELY, plain=True, bare=False)
-                try:
-                    digest = hashlib.sha256()
-                    for block in response.iter_content(BLOCK):
-                        digest.update(block)
-                except Exception as error:  # whatever requests and urllib3 raise when a connection breaks off
-                    raise failure(error, self.address, repeatable=True, outer=None) from error
-                return digest.hexdigest()
+            response, taken = self._send(request, None, self._token() if self._token else None, take)
+            if isinstance(taken, str):
+                return taken
+            return judge(response, taken, self.address, endpoint, Again.FREELY, plain=True, bare=False)
 
         told = retrying(once, seconds=self._seconds, sleep=self._sleep)
         if isinstance(told, Reply):
@@ -188,8 +199,9 @@ class Http:
         return self.send(request)
 
     def _send(
-        self, request: Request, data: bytes | Body | None, token: str | None, *, stream: bool = False
-    ) -> requests.Response:
+        self, request: Request, data: bytes | Body | None, token: str | None, take: Callable[[requests.Response], T]
+    ) -> tuple[requests.Response, T]:
+        """Send once; ``take`` reads the body of the answer."""
         outer = sys.exception()
         connecting = CONNECT_TIMEOUT
         if data is not None and not isinstance(data, bytes):
@@ -212,12 +224,31 @@ class Http:
                 params=request.params,
                 # In pieces, each with its own time: whole, a batch would have to be on the wire within one timeout.
                 data=io.BytesIO(data) if isinstance(data, bytes) and data else data,
-                stream=stream,
+                stream=True,
                 **self._auth(),
             )
+            with response:
+                taken = take(response)
         except Exception as error:  # MLflow wraps whatever requests, urllib3 and plug-ins raise
             raise self._failure(error, data, request.again, outer) from error
-        return response
+        return response, taken
+
+    def _content(self, response: requests.Response) -> bytearray:
+        """The answer's body, unpacked; of an error only the beginning, which is all that is ever shown of it.
+
+        Raises:
+            ConfigError: it is larger than any of MLflow's.
+        """
+        content = bytearray()
+        for block in response.iter_content(1 << 16):
+            content += block
+            if response.status_code >= 300 and len(content) > LARGEST_ERROR:
+                break
+            if len(content) > LARGEST:
+                raise ConfigError(
+                    f"an answer of {self.address} is larger than any of MLflow's", "what is behind this address?"
+                )
+        return content
 
     def _failure(
         self, error: Exception, data: bytes | Body | None, again: Again, outer: BaseException | None

@@ -106,7 +106,7 @@ class Reply:
         return self.status == 400 and bool(_KNOWN_ROW.search(self.text))
 
 
-def parse(address: str, endpoint: str, status: int, content: bytes, hidden: tuple[str, ...] = ()) -> Reply:
+def parse(address: str, endpoint: str, status: int, content: bytes | bytearray, hidden: tuple[str, ...] = ()) -> Reply:
     """Make a :class:`Reply` of what came over the wire; ``hidden`` is never shown."""
     try:
         # An empty success is none: MLflow's API answers at least "{}".
