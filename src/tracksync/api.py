@@ -11,7 +11,7 @@ from pathlib import Path
 from tracksync.audit import Audit, Finding
 from tracksync.audit import verify as compare
 from tracksync.config import Settings
-from tracksync.drive import KEEPS_REPEATS, drive, wait_for_others
+from tracksync.drive import FRUITLESS, KEEPS_REPEATS, drive, wait_for_others
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
@@ -172,15 +172,26 @@ def _once(
     """Say what the runs at or below ``roots`` lack on the server, and deliver it."""
     unlisted: list[NotSettledError] = []
     refs, empty = _refs(engine, require_stores(roots, engine.sources), unlisted)
-    wait_for_server(engine.destination, engine.settings.server_wait, engine.parts.stop, listener.note)
-    if engine.destination.keeps_repeats:
-        listener.note(KEEPS_REPEATS)
-    plan = survey(engine, refs)
+    plan = _survey(engine, refs, listener)
     listener.planned(plan)
     report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)
     report.notes += empty
     report.unlisted += [error.line for error in unlisted]
     return refs, report
+
+
+def _survey(engine: Engine, refs: list[RunRef], listener: Listener) -> Plan:
+    """What is to be sent; a server that goes away meanwhile is waited for as it is later on."""
+    for last in (False,) * FRUITLESS + (True,):
+        wait_for_server(engine.destination, engine.settings.server_wait, engine.parts.stop, listener.note)
+        try:
+            if engine.destination.keeps_repeats:
+                listener.note(KEEPS_REPEATS)
+            return survey(engine, refs)
+        except UnreachableError:
+            if last:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _refs(

@@ -11,7 +11,7 @@ from pathlib import Path
 from tracksync import spool
 from tracksync.drive import KEEPS_REPEATS, RESTORED, run_report
 from tracksync.engine import Engine
-from tracksync.errors import ConfigError, NotSettledError, UnreachableError
+from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import State
 from tracksync.locate import find_stores, runs_of, unique
 from tracksync.model import RunRef, Store
@@ -20,7 +20,7 @@ from tracksync.report import Listener, Plan, Report
 from tracksync.sources import Source
 from tracksync.survey import survey
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
-from tracksync.watcher.schedule import Schedule, Watched
+from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
 from tracksync.work import Delivered, Outcome, now_ms, waits
 
 log = logging.getLogger("tracksync")
@@ -47,17 +47,15 @@ class Watcher:
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
         self._find_at = self._list_at = 0.0
         self._compared = False
+        #: passes in a row that a server ended which answers the probe
+        self._setbacks = 0
 
     def run(self) -> Report:
         """Follow the stores until the engine's stop event is set; what is in flight then is finished."""
         stop = self._engine.parts.stop
         try:
-            self._wait_for_server()
-            self._say_what_store()
-            self._scan(time.monotonic())
-            first = [run.ref for run in self._schedule.due(time.monotonic())]
-            self._report.plan = survey(self._engine, first)
-            self._listener.planned(self._report.plan)
+            self._wait_for_server(patient=False)
+            self._plan()
             while not stop.is_set():
                 now = time.monotonic()
                 self._scan(now)
@@ -69,6 +67,22 @@ class Watcher:
         finally:
             self._hints.close()
         return self._report
+
+    def _plan(self) -> None:
+        """Say what is about to be sent."""
+        self._scan(time.monotonic())
+        first = [run.ref for run in self._schedule.due(time.monotonic())]
+        while not self._engine.parts.stop.is_set():
+            try:
+                if self._engine.destination.keeps_repeats:
+                    self._listener.note(KEEPS_REPEATS)
+                self._report.plan = survey(self._engine, first)
+            except UnreachableError as error:
+                self._set_back(error)
+            else:
+                self._listener.planned(self._report.plan)
+                self._setbacks = 0
+                return
 
     def _scan(self, now: float) -> None:
         """Find stores and list runs, each when its time has come."""
@@ -118,9 +132,10 @@ class Watcher:
             return
         try:
             outcomes = self._engine.run_pass([run.ref for run in ripe.values()])
-        except UnreachableError:
-            self._wait_for_server()
+        except (UnreachableError, ConfigError) as error:
+            self._set_back(error)
             return
+        self._setbacks = 0
         seen = {outcome.ref.source_id: outcome for outcome in outcomes}
         for source_id, run in ripe.items():
             self._plan_next(run, seen.get(source_id), time.monotonic())
@@ -180,14 +195,26 @@ class Watcher:
             run = run_report(outcome.entry, outcome.state, outcome.delivered)
             self._listener.run(run, outcome.entry)
 
-    def _wait_for_server(self) -> None:
-        parts = self._engine.parts
-        self._engine.distrust()
-        wait_for_server(self._engine.destination, None, parts.stop, self._listener.note)
+    def _set_back(self, error: TracksyncError) -> None:
+        """A pass met a server that is away, or does not let us in any more: wait until it does.
 
-    def _say_what_store(self) -> None:
-        if not self._engine.parts.stop.is_set() and self._engine.destination.keeps_repeats:
-            self._listener.note(KEEPS_REPEATS)
+        A server that answers the probe but not the pass is asked ever more rarely.
+        """
+        stop = self._engine.parts.stop
+        if stop.is_set():
+            return
+        self._hints.follow(())  # nobody would take the events; the scan sees what happens meanwhile
+        self._wait_for_server(patient=True)
+        if self._setbacks:
+            self._listener.note(f"{error.line}; trying again")
+            stop.wait(min(LATER_MOST, 2.0**self._setbacks))
+        self._setbacks += 1
+        self._follow()
+
+    def _wait_for_server(self, *, patient: bool) -> None:
+        self._engine.distrust()
+        stop = self._engine.parts.stop
+        wait_for_server(self._engine.destination, None, stop, self._listener.note, patient=patient)
 
     def _take_notices(self) -> None:
         pending = spool.pending(self._spool)
