@@ -81,6 +81,9 @@ class Destination(Protocol):
         Raises HeldError when the experiment of that name is deleted on the server.
         """
 
+    def distrust(self) -> None:
+        """Forget what is known of the server's entities: it was away, and may have come back from a backup."""
+
     def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids`` as ``tracksync.source.run_id``.
 

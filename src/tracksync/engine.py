@@ -168,6 +168,7 @@ class Engine:
     def distrust(self) -> None:
         """The server was away, and may have come back from a backup: compare each run with it before writing on."""
         self._outage = True
+        self.destination.distrust()
         for work in self.works.values():
             work.verified, work.doubted = False, True
 

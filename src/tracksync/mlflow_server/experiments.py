@@ -36,6 +36,11 @@ class Experiments:
         with self._lock:
             self._ids = {name: known for name, known in self._ids.items() if known != experiment_id}
 
+    def forget_all(self) -> None:
+        """Ask again for all: a server restored from a backup may have given an id to another experiment."""
+        with self._lock:
+            self._ids = {}
+
     def _find(self, name: str) -> str | None:
         reply = self._http.send(
             Request(

@@ -93,6 +93,10 @@ class MlflowServer:
         """
         return self._experiments.ensure(name, source_id)
 
+    def distrust(self) -> None:
+        """Forget what is known of the server: it was away, and may have come back from a backup."""
+        self._experiments.forget_all()
+
     def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""
         return search.find_runs(self._http, source_ids)
