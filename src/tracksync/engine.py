@@ -9,10 +9,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 
-from tracksync import binding
+from tracksync import binding, lineage
 from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
 from tracksync.destination import Destination
@@ -242,6 +243,8 @@ class Engine:
             else:
                 bound.append((work, delta))
         self._heal([work for work, _ in bound if work.ref.source_id in unsure])
+        # A child that was looked at before its parent had an id, and that no tag on the server calls waiting any more.
+        done[:] = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]
         return bound
 
     def _bound(self, work: Work, delta: Delta, candidate: binding.Candidate) -> None:
@@ -264,13 +267,15 @@ class Engine:
     def _heal(self, new: Sequence[Work]) -> None:
         for source_id, parent in self._parents.heal([work.entry for work in new]).items():
             work = self.works.get(source_id)
-            entry = work.entry if work is not None else self.ledger.get(source_id)
-            if entry is None:
-                continue
-            entry.parent_run_id = parent
-            entry.cursor.advance([("fields", "parent", parent)])
-            if work is None and self.leases.acquire(source_id):
-                self.ledger.take(entry)
+            if work is not None:
+                lineage.linked(work.entry, parent)
+            if work is not None and work.taken:
+                work.commit(self.parts)
+            elif self.leases.acquire(source_id):
+                # In nobody's hands, and our own look at it had nothing to do: what is recorded counts, not our look.
+                if (entry := self.ledger.get(source_id)) is not None:
+                    lineage.linked(entry, parent)
+                    self.ledger.take(entry)
                 self.leases.release(source_id)
 
     def _replay(self, work: Work, delta: Delta) -> Outcome:

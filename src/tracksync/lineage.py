@@ -24,6 +24,12 @@ def link(entry: Entry) -> dict[str, str]:
     return {tags.SOURCE_PARENT: entry.parent, tags.PARENT: entry.parent_run_id}
 
 
+def linked(entry: Entry, parent: str) -> None:
+    """Note that the server has been told a run's parent, by its id there."""
+    entry.parent_run_id = parent
+    entry.cursor.advance([("fields", "parent", parent)])
+
+
 class Parents:
     """Knows runs' parents, from the runs in hand, the ledger and the server, in this order. For one thread.
 

@@ -140,6 +140,15 @@ class Groups(Story):
     change = (("tracksync.engine.GROUP", 1),)
 
 
+class ChildFirst(Story):
+    """A child was delivered without its parent, whose coming heals the link."""
+
+    fast = "delete-tag"
+
+    def prepare(self, lab):
+        lab.pushed(path=lab.store.named("child").path)
+
+
 class Adoption(Story):
     """The state directory is lost: what the server holds is taken over, and gets what is new."""
 
@@ -171,7 +180,7 @@ class Folding(Story):
         lab.store.named("live").end()
 
 
-STORIES = [First, Addition, End, Groups, Adoption, LostReply, Folding]
+STORIES = [First, Addition, End, Groups, ChildFirst, Adoption, LostReply, Folding]
 
 
 def kind(point):
