@@ -49,7 +49,10 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         parts.destination.restore_run(work.run_id)
     said = remote.tags.get(tags.CURSOR)
     restored = behind(entry.server_cursor, remote)
-    lost = restored or work.doubted or entry.cursor.empty
+    # Killed after it had deleted the run as its source did: there nothing can be told again, so only the server's
+    # own word can say that all of it was.
+    unsaid = remote.deleted and not entry.clean
+    lost = restored or work.doubted or entry.cursor.empty or unsaid
     expected = sum(tail.size()[0] for tail in delta.metrics)
     if lost:
         delta = _recover(work, remote, parts, server_knows=restored or work.doubted)

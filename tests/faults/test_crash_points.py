@@ -159,6 +159,26 @@ class Adoption(Story):
         newer(lab.store.named("live").file("a b.txt", b"A"))
 
 
+class Deleted(Story):
+    """A run is deleted at the source, and --deleted follows it."""
+
+    fast = "runs/delete$"
+    options = ("--deleted",)
+
+    def prepare(self, lab):
+        lab.pushed()
+        child = lab.store.named("child")
+        child.log("loss", [0.125])
+        child.tag("phase", "over")
+        child.file("c.txt", b"new")
+        lab.store.client.delete_run(child.id)
+        lab.active -= 1
+
+    def check(self, lab):
+        equal(lab)
+        assert counterpart(lab.server.url, lab.store.named("child").id).info.lifecycle_stage == "deleted"
+
+
 class LostReply(Story):
     """The replies to the first creates are lost as well, so that the crash comes while it looks for the runs."""
 
@@ -180,7 +200,7 @@ class Folding(Story):
         lab.store.named("live").end()
 
 
-STORIES = [First, Addition, End, Groups, ChildFirst, Adoption, LostReply, Folding]
+STORIES = [First, Addition, End, Groups, ChildFirst, Adoption, Deleted, LostReply, Folding]
 
 
 def kind(point):
