@@ -157,10 +157,11 @@ def give_up_doubles(destination: Destination, entry: Entry) -> None:
     """
     for other_id in list(entry.doubles):
         other = destination.get_run(other_id)
-        if other.deleted or tags.SOURCE_RUN_ID not in other.tags:
+        assert entry.run_id is not None
+        begun = other.tags.get(tags.DUPLICATE_OF) == entry.run_id  # and broken off: it may lack our tag already
+        if other.deleted or (tags.SOURCE_RUN_ID not in other.tags and not begun):
             entry.doubles.remove(other_id)
             continue
-        assert entry.run_id is not None
         if other.tags.get(tags.CLAIM) != entry.claim:
             continue
         if not _contained(destination, other, destination.get_run(entry.run_id)):

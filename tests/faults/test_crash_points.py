@@ -7,6 +7,7 @@ The fast test takes one point of each kind ("before the first rename of a ledger
 all, at times with a second crash soon after the first, and `make test-kills` takes every one.
 """
 
+import json
 import random
 import re
 import signal
@@ -16,7 +17,7 @@ from copies import Copy
 from crashing import KILLS
 from mlflow.entities import ViewType
 
-from oracle import assert_equal, client_of, counterpart
+from oracle import SOURCE_ID, assert_equal, client_of, counterpart
 from writer import Writer, newer
 
 
@@ -200,7 +201,34 @@ class Folding(Story):
         lab.store.named("live").end()
 
 
-STORIES = [First, Addition, End, Groups, ChildFirst, Adoption, Deleted, LostReply, Folding]
+class Twice(Story):
+    """Another host creates a run in the same instant, and ours is given up."""
+
+    fast = "delete"
+
+    def prepare(self, lab):
+        lab.proxy.call("runs/create", lambda seen: self.create(lab, json.loads(seen.body)), times=1)
+
+    def create(self, lab, body):
+        """What an import by hand would make: `choose` prefers it to any run that tracksync made."""
+        tags = {tag["key"]: tag["value"] for tag in body["tags"] if tag["key"] != "tracksync.claim"}
+        there = client_of(lab.server.url)
+        there.create_run(body["experiment_id"], body["start_time"], tags, body["run_name"])
+        lab.twice = tags[SOURCE_ID]
+
+    def check(self, lab):
+        # Where the crash came before our own create there is nothing to give up.
+        there = client_of(lab.server.url)
+        experiment = there.get_experiment_by_name(lab.store.experiments[0])
+        everything = there.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+        given_up = [run for run in everything if "tracksync.duplicate_of" in run.data.tags]
+        kept = counterpart(lab.server.url, lab.twice).info.run_id
+        assert [run.data.tags["tracksync.duplicate_of"] for run in given_up] == [kept] * len(given_up)
+        lab.made = len(lab.store.runs) + len(given_up)
+        equal(lab)
+
+
+STORIES = [First, Addition, End, Groups, ChildFirst, Adoption, Deleted, LostReply, Folding, Twice]
 
 
 def kind(point):
