@@ -310,3 +310,12 @@ def test_killed_at_every_step(lab, story):
             survived(lab, story(), number, then=chance.randint(1, 20) if chance.random() < 0.3 else None)
     except AssertionError as error:
         raise AssertionError(f"seed {seed}") from error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", [First, Addition, Folding], ids=lambda story: story.__name__)
+def test_asked_to_end_at_any_step(lab, story):
+    """SIGTERM: it ends in order, with 143 unless all was done by then."""
+    points = points_of(lab, story())
+    for number in range(1, len(points) + 1, len(points) * 6 // KILLS + 1):
+        survived(lab, story(), number, by=signal.SIGTERM)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import tracksync
 from tracksync.cli import COMMANDS, main
 from tracksync.cli.failure import LOG_LIMIT, explain, worst
-from tracksync.cli.watch import SAME_SIGNAL, STOP_SECONDS
+from tracksync.cli.stopping import SAME_SIGNAL, STOP_SECONDS
 from tracksync.errors import ConfigError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.report import Plan, Report, RunReport
@@ -395,6 +395,42 @@ def test_a_signal_ends_watch_with_0_and_a_second_one_at_once(number):
         finally:
             process.kill()
             process.communicate()
+
+
+PUSH = """
+import sys, threading, types
+import tracksync
+api = types.ModuleType("tracksync.api")
+def push(paths, *, settings, dry_run, listener):
+    print("pushing", flush=True)
+    threading.Event().wait()
+api.push = push
+def watch(paths, *, settings, once, stop, listener):
+    from tracksync.report import Plan, Report
+    print("watching", flush=True)
+    stop.wait()
+    return Report(plan=Plan(0, 0, 0, 0, settings.to))
+api.watch = watch
+sys.modules["tracksync.api"] = tracksync.api = api
+from tracksync.cli import main
+main([*sys.argv[1:], "--to", "http://x", "/a"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["push", "watch --once"])
+def test_what_was_to_be_done_once_and_is_asked_to_end_does_not_say_that_all_is_done(command, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PUSH, *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() in ("pushing\n", "watching\n")
+        process.send_signal(number)
+        assert process.wait(STOP_SECONDS) == 128 + number
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_reader_that_goes_away_stops_nothing(tmp_path):

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import click
 
+from tracksync.cli.stopping import TerminatedError
 from tracksync.config import default_state_dir
 from tracksync.errors import TracksyncError, clean
 
 #: An error log beyond this many bytes is set aside, so that a crash loop cannot fill a home directory.
 LOG_LIMIT = 1_000_000
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 #: Which of several exit codes a command ends with: the first of these that occurred.
 WORST_FIRST = (1, 3, 75, 4, 5, 6, 0)
@@ -28,7 +29,7 @@ def explain(error: BaseException, *, verbose: bool = False) -> int:
     """Say in one line on stderr what went wrong, and return the exit code that belongs to it."""
     if isinstance(error, KeyboardInterrupt):
         click.echo("tracksync: interrupted; what was acknowledged is kept, run the command again to go on", err=True)
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, TerminatedError) else INTERRUPTED
     if isinstance(error, TracksyncError):
         click.echo(f"tracksync: {error.line}", err=True)
         return error.exit_code

@@ -10,6 +10,7 @@ from tracksync.cli import options
 from tracksync.cli.failure import worst
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import Console, as_json
+from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
 from tracksync.errors import TracksyncError
 from tracksync.report import Report
@@ -37,16 +38,18 @@ def command(ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, qu
     PATH is a run directory, an experiment directory or a whole store (a folder such as mlruns), or a file: URI.
     What the server already has is not sent again.
     """
+    groups = group_paths(ctx, paths)
     console = Console(quiet=quiet, data=not others["json"])
     reports, codes = [], []
     try:
-        for group in group_paths(ctx, paths):
-            try:
-                reports.append(_push(group, console, dry_run=dry_run))
-                codes.append(reports[-1].exit_code)
-            except TracksyncError as error:  # one server's trouble must not keep runs from another
-                console.error(f"tracksync: {error.line}")
-                codes.append(error.exit_code)
+        with on_signal(None, BY_SIGNAL.__add__):
+            for group in groups:
+                try:
+                    reports.append(_push(group, console, dry_run=dry_run))
+                    codes.append(reports[-1].exit_code)
+                except TracksyncError as error:  # one server's trouble must not keep runs from another
+                    console.error(f"tracksync: {error.line}")
+                    codes.append(error.exit_code)
     finally:
         console.close()
     code = worst(codes)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -19,6 +13,7 @@ from tracksync.cli import options
 from tracksync.cli.failure import worst
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import Console
+from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
 from tracksync.errors import TracksyncError
 from tracksync.report import Report
@@ -29,11 +24,6 @@ Examples:
   tracksync watch --once /scratch/me           one pass, e.g. from cron
   tracksync watch                              the [[store]] tables of config.toml
 """
-
-#: Seconds after a signal within which the process ends, whatever the server does.
-STOP_SECONDS = 9.0
-#: Signals within so many seconds are one: timeout(1) sends it to the process and to its group.
-SAME_SIGNAL = 1.0
 
 
 @click.command(short_help="Send runs as they are written, until told to stop.", epilog=EPILOG)
@@ -54,8 +44,19 @@ def command(
     """
     groups = group_paths(ctx, paths)
     console = Console(quiet=quiet, changes_only=not (once or dry_run))
-    with _stopped_by_signals() as stop:
-        ctx.exit(_run(groups, console, stop, once=once, dry_run=dry_run))
+    stop, signals = threading.Event(), []
+
+    def end(number: int) -> None:
+        signals.append(number)
+        stop.set()
+
+    def by_signal(number: int) -> int:
+        # A watch is there to be stopped; one pass that was stopped has not delivered all.
+        return BY_SIGNAL + number if once else 0
+
+    with on_signal(end, by_signal):
+        code = _run(groups, console, stop, once=once, dry_run=dry_run)
+    ctx.exit(by_signal(signals[0]) or code if signals else code)
 
 
 def _run(groups: list[Group], console: Console, stop: threading.Event, *, once: bool, dry_run: bool) -> int:
@@ -96,40 +97,3 @@ def _watch(group: Group, console: Console, stop: threading.Event, *, once: bool,
         report = api.watch(group.paths, settings=group.settings, once=once, stop=stop, listener=console)
     console.finish(report, dry_run=dry_run)
     return report
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
-    stop = threading.Event()
-
-    first = 0.0
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal first
-        if stop.is_set() and time.monotonic() - first < SAME_SIGNAL:
-            return
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        first = time.monotonic()
-        stop.set()
-        last.start()
-
-    last = threading.Timer(STOP_SECONDS, _leave)
-    last.daemon = True
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        last.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave() -> None:
-    """End although a request is still without an answer: all that was acknowledged is recorded, the rest is asked."""
-    click.echo(
-        "tracksync: stopped while the server owed an answer; nothing is lost, the next start asks for it", err=True
-    )
-    os._exit(0)
