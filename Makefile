@@ -4,6 +4,7 @@
 #   make test-all    everything: the slow tests too, with another MLflow version and the light installation
 #   make test-volume runs of millions of points, whole (an hour, 10 GB of disk); leaves tests/volume/RESULTS.md
 #   make lint types imports        style, types, direction of imports
+#   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
 #   make test-light  the light installation alone; make clean removes what these targets made
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light test-volume venvs lint types imports clean
+.PHONY: demo test test-all test-light test-kills test-volume venvs lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -57,6 +58,10 @@ test-light: .venv/.dev $(LIGHT)/.done
 # CI runs a tenth, with the other slow tests.
 test-volume: .venv/.dev
 	VOLUME_SCALE=1 $(BIN)/pytest -m slow tests/volume $(ARGS)
+
+# 200 kills of each kind and a crash at every step: half an hour or more. Writes tests/faults/RESULTS.md.
+test-kills: .venv/.dev
+	TRACKSYNC_TEST_KILLS=200 $(BIN)/pytest tests/faults/test_kills.py tests/faults/test_crash_points.py $(ARGS)
 
 venvs: .venv/.dev $(OLD)/.done $(LIGHT)/.done
 
