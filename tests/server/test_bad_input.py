@@ -5,17 +5,16 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from rawstore import RUNNING, START, RawStore, points, write
 
+from rights import without_root
 from tracksync import push
 from tracksync.cli import main
 from tracksync.config import Settings
@@ -190,27 +189,6 @@ def test_wrong_credentials_end_with_a_hint_and_are_shown_nowhere(store, experime
 
 
 # --- runs that cannot be read
-
-
-@contextlib.contextmanager
-def without_root():
-    """A scratch directory, and no right of root to read everything."""
-    scratch = Path(tempfile.mkdtemp(prefix="tracksync-test-", dir="/tmp"))
-    scratch.chmod(0o777)
-    root = os.geteuid() == 0
-    home = os.environ["HOME"]
-    if root:
-        os.seteuid(65534)
-        os.environ["HOME"] = str(scratch)
-    try:
-        yield scratch
-    finally:
-        if root:
-            os.seteuid(0)
-            os.environ["HOME"] = home
-        for path, _, _ in os.walk(scratch):
-            os.chmod(path, 0o700)
-        shutil.rmtree(scratch)
 
 
 @pytest.mark.parametrize("what", [".", "metrics", "params", "artifacts", "params/lr", "meta.yaml", "metrics/loss"])
