@@ -26,6 +26,7 @@ def behind(proxy, experiment_name):
     destination = MlflowServer(proxy.url, attempts_seconds=0)
     experiment = destination.ensure_experiment(experiment_name, "1")
     run = destination.create_run(experiment, name="n", user="u", start_time=1, tags={"mark": experiment_name})
+    assert not destination.keeps_repeats  # asked before the first points
     proxy.clear()
     return destination, run
 
