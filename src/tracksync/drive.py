@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tracksync import spool
-from tracksync.engine import Engine
+from tracksync.engine import GROUP, Engine
 from tracksync.errors import HeldError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
@@ -125,21 +125,34 @@ def drive(engine: Engine, refs: Collection[RunRef], plan: Plan, listener: Listen
     state = _Drive(engine, listener, Report(plan=plan))
     todo = list(refs)
     while todo and not engine.parts.stop.is_set():
-        try:
-            outcomes = engine.run_pass(todo)
-        except UnreachableError as error:
-            state.lost_server(error)
-            continue
-        state.fruitless = 0
-        state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
         state.pause = LOOK
-        todo = [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
+        todo = _pass(state, todo)
         if not todo and state.restored():
             todo = list(refs)
         if todo:
             _pause(engine, todo, state.pause)
     state.report.runs = list(state.runs.values())
     return state.report
+
+
+def _pass(state: _Drive, todo: Sequence[RunRef]) -> list[RunRef]:
+    """Bring each run up to date once; returns those that need another look.
+
+    In groups, of which nothing but the result is kept: a store may hold more runs than the memory does.
+    """
+    engine, again = state.engine, list[RunRef]()
+    for start in range(0, len(todo), GROUP):
+        if engine.parts.stop.is_set():
+            break
+        try:
+            outcomes = engine.run_pass(todo[start : start + GROUP])
+        except UnreachableError as error:
+            state.lost_server(error)
+            return [*again, *todo[start:]]
+        state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
+        again += [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
+    state.fruitless = 0
+    return again
 
 
 def _pause(engine: Engine, todo: Iterable[RunRef], seconds: float) -> None:

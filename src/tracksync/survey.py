@@ -49,6 +49,8 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
             delta = work.source.read(ref, work.entry.cursor, work.looks)
             if delta.waiting:  # that will have settled when it is sent
                 delta = work.source.read(ref, work.entry.cursor, AllSettled())
+            else:  # no later look needs this one, and a store may hold more runs than the memory does
+                engine.works.pop(ref.source_id, None)
         except (NotSettledError, HeldError, GoneError):
             continue  # said when it is their turn
         if (not delta.header.deleted or engine.settings.deleted) and work.entry.state is not State.REMOVED:
