@@ -84,6 +84,7 @@ def test_no_wait_is_longer_than_an_hour(value):
     assert parse_retry_after(value) == RETRY_AFTER_MOST
 
 
+@pytest.mark.slow
 def test_a_time_beyond_ones_patience_ends_at_once(store, proxy, server, state_dir):
     proxy.answer("log-batch", 429, {"Retry-After": "9" * 400}, times=None)
     push = ["push", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir]

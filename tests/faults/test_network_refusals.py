@@ -66,20 +66,25 @@ def test_a_file_that_is_refused_before_it_is_read(store, settings, proxy, server
     check(store, server, settings, proxy, "artifact:large.bin")
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 405, 406])
+@pytest.mark.parametrize(
+    "status", [200, 404, *(pytest.param(status, marks=pytest.mark.slow) for status in (302, 401, 403, 405, 406))]
+)
 def test_a_firewall_that_dislikes_a_file(store, settings, proxy, server, status):
     headers, body = PAGE
     proxy.answer("large.bin", status, headers | {"Location": "/blocked"}, body, times=None)
     check(store, server, settings, proxy, "artifact:large.bin")
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 404, 405, 406])
+@pytest.mark.parametrize(
+    "status", [200, 404, *(pytest.param(status, marks=pytest.mark.slow) for status in (302, 401, 405, 406))]
+)
 def test_a_firewall_that_dislikes_a_tag(store, settings, proxy, server, status):
     headers, body = PAGE
     proxy.answer("log-batch", status, headers | {"Location": "/blocked"}, body, times=None, holding=b"select 1 from")
     check(store, server, settings, proxy, "tag:query")
 
 
+@pytest.mark.slow
 def test_a_run_that_may_not_be_written_while_its_file_is_under_way(store, settings, proxy, server):
     proxy.answer("log-batch", 403, body="Permission denied", times=None, holding=b"select 1 from")
     proxy.delay("large.bin", 2.0)

@@ -61,7 +61,7 @@ def test_a_certificate_that_nobody_vouches_for_is_said_and_nothing_is_sent(push,
     "variable",
     [
         pytest.param("REQUESTS_CA_BUNDLE", marks=pytest.mark.slow),
-        "MLFLOW_TRACKING_SERVER_CERT_PATH",
+        pytest.param("MLFLOW_TRACKING_SERVER_CERT_PATH", marks=pytest.mark.slow),
         pytest.param("MLFLOW_TRACKING_INSECURE_TLS", marks=pytest.mark.slow),
     ],
 )
@@ -130,6 +130,7 @@ def pump(one, other):
             (other if source is one else one).sendall(data)
 
 
+@pytest.mark.slow
 def test_https_goes_through_the_proxy_that_the_environment_names(push, store, server, https, certificate):
     with forward_proxy() as (address, seen):
         done = push(https.url, HTTPS_PROXY=address, NO_PROXY=None, REQUESTS_CA_BUNDLE=str(certificate[0]))

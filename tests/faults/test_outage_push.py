@@ -44,6 +44,7 @@ def test_a_server_that_is_down_ends_a_push_with_75_and_one_line(store, proxy, se
     assert_equal(store.root, server.url)
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_during_a_push_and_comes_back(store, proxy, server, state_dir, experiment_name):
     sweep(store, experiment_name)
     push = ["push", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir]
@@ -64,7 +65,7 @@ def own(tmp_path):
 
 @pytest.mark.slow
 def test_killed_and_started_again_in_the_middle(store, own, make_proxy, state_dir, experiment_name):
-    sweep(store, experiment_name, points=20_000)
+    sweep(store, experiment_name, points=8000)
     proxy = make_proxy(own.url)
     proxy.call("log-batch", lambda seen: own.kill(), nth=9)
     push = ["push", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir]

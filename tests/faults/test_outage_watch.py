@@ -74,6 +74,7 @@ def test_away_for_the_whole_of_a_job(store, settings, proxy, server, experiment_
     assert (len(notes.waiting), len(notes.again)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_away_while_it_finds_out_what_there_is_to_send(store, settings, proxy, server, experiment_name):
     job(store, experiment_name)
     searches = proxy.answer("runs/search", 503, times=None)
