@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from click.testing import CliRunner
 from hostile import MEMORY, Sentry, is_plain, run
 from mlflow import MlflowClient
 

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from rawstore import RUNNING, START, RawStore, points, write
 
+from rawstore import RUNNING, START, RawStore, points, write
 from rights import without_root
 from tracksync import push
 from tracksync.cli import main
