@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracksync.api import push, verify, watch
-    from tracksync.audit import Audit
+    from tracksync.audit.findings import Audit
     from tracksync.config import Settings
     from tracksync.report import Report
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tracksync.audit import Audit, Finding
-from tracksync.audit import verify as compare
+from tracksync.audit.auditor import verify as compare
+from tracksync.audit.findings import Audit, Finding
 from tracksync.config import Settings
 from tracksync.drive import FRUITLESS, KEEPS_REPEATS, drive, wait_for_others
 from tracksync.engine import Engine

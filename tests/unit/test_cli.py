@@ -94,13 +94,13 @@ def invoke(monkeypatch):
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)])
 def test_help_is_quick_and_never_imports_mlflow(arguments):
     code = (
-        "import sys, time; began = time.perf_counter()\n"
+        "import sys, time; began = time.process_time()\n"
         "from tracksync.cli import main\n"
         "try: main(sys.argv[1:], prog_name='tracksync')\n"
         "except SystemExit as e: assert not e.code\n"
         "heavy = {'mlflow', 'requests', 'rich', 'watchdog', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "print(time.perf_counter() - began, file=sys.stderr)\n"
+        "print(time.process_time() - began, file=sys.stderr)\n"
     )
     times = []
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_help_is_quick_and_never_imports_mlflow(arguments):
         assert done.returncode == 0, done.stderr
         assert done.stdout
         times.append(float(done.stderr))
-    assert min(times) < 0.6  # 0.1 s on an idle machine; mlflow alone would take 1.5 s
+    assert min(times) < 0.6  # of CPU: whatever else the machine does; mlflow alone would take 1.5
 
 
 def test_every_command_has_help_of_its_own_and_an_environment_name_for_every_option(invoke):
