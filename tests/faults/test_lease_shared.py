@@ -99,6 +99,7 @@ def test_two_pushes_at_the_same_time_deliver_each_run_once(store, start, setting
     assert_equal(store.root, settings.to)
 
 
+@pytest.mark.slow
 def test_locks_that_every_host_gets_lose_and_double_nothing(store, start, settings):
     pushes = [start("push", store.root, host=host, lie=True) for host in ("node1", "node2", "node3")]
     assert {ended(push) for push in pushes} <= {0, 4, 5}

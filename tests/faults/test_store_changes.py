@@ -108,6 +108,7 @@ def test_a_run_that_is_removed_while_it_is_sent(store, settings):
     assert counterpart(settings.to, run.id).info.lifecycle_stage == "active"
 
 
+@pytest.mark.slow
 def test_an_experiment_that_moves_is_the_same_runs(store, settings, tmp_path):
     """To another store, under a watch, and back: what comes after a move goes to the same run."""
     child = store.named("child")
@@ -166,6 +167,7 @@ def test_files_from_any_time(store, settings, seconds):
     assert_equal(store.root, settings.to)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps(store, settings, monkeypatch):
     """Back by a day and on by a day, between and in pushes: pauses and times in the ledger must not stop anything."""
     real, offset = tracksync.work.now_ms, [0]

@@ -117,6 +117,7 @@ def test_a_tag_cut_at_every_byte_is_put_right_by_the_next_look(store):
     assert value == "warm-up of ü"
 
 
+@pytest.mark.slow
 def test_every_file_cut_at_some_byte_and_whole_again(store, server, state_dir, experiment_name):
     """One push meets everything torn, the next one meets it whole."""
     settings = Settings(to=server.url, state_dir=state_dir, settle=0.0)
