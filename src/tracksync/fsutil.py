@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -267,3 +268,12 @@ def _mounts(mountinfo: bytes) -> tuple[tuple[str, str], ...]:
 def is_local(path: Path) -> bool:
     """Whether only this host can write below ``path`` (unknown counts as no)."""
     return filesystem_type(path) in LOCAL_TYPES
+
+
+@lru_cache(maxsize=1024)
+def login_of(uid: int) -> str:
+    """The login name of a user; the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from rawstore import END, RUNNING, START, RawStore, points
 
 import tracksync
 from oracle import assert_equal, client_of, counterpart, found
 from oracle import points as points_of
+from rawstore import END, RUNNING, START, RawStore, points
 from tracksync.api import push, verify
 from tracksync.config import Settings
 from tracksync.ledger import Ledger

@@ -22,6 +22,7 @@ from filestore_make import (
 
 from tracksync import fsutil
 from tracksync.errors import GoneError, HeldError, NotSettledError
+from tracksync.fsutil import login_of
 from tracksync.model import Cursor, Looks, RunStatus, Tally
 from tracksync.sources import filestore, load_sources
 from tracksync.sources.filestore import FileStoreSource
@@ -71,9 +72,9 @@ class TestHeader:
 
     def test_an_owner_without_a_name_is_a_number(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
-        filestore._login.cache_clear()
+        login_of.cache_clear()
         assert read(make_run(tmp_path)).header.owner == str(os.getuid())
-        filestore._login.cache_clear()
+        login_of.cache_clear()
 
     @pytest.mark.parametrize("text", ["4f98", "587a1b55-b06e-42eb-a328-12ddf2bd65df", RUN, "../../x"])
     def test_a_parent_that_is_no_other_runs_id_is_refused_once_settled(self, tmp_path, text):

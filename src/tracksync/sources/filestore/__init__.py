@@ -7,20 +7,20 @@ and refuses to open at all from MLflow 3.13 on.
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 from tracksync.errors import GoneError, HeldError, NotSettledError
-from tracksync.fsutil import NotRegularError, read_small
+from tracksync.fsutil import NotRegularError, login_of, read_small
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
 from tracksync.sources.filestore.files import new_files
-from tracksync.sources.filestore.look import Look, reading
+from tracksync.sources.filestore.look import Look
 from tracksync.sources.filestore.metrics import mark_of, new_metrics
-from tracksync.sources.filestore.text import PARENT, RUN_NAME, Text, new_params, new_tags, read_texts
+from tracksync.sources.filestore.text import Text, new_params, new_tags, read_texts
+from tracksync.sources.seen import reading
+from tracksync.sources.texts import PARENT, RUN_NAME, parent_of
 
 #: Characters of a run's or a user's name: no server keeps more than 255, and the ledger keeps each.
 LONGEST_NAME = 1000
@@ -118,7 +118,7 @@ class FileStoreSource:
             start_time=fields.start_time,
             end_time=fields.end_time,
             deleted=fields.deleted or experiment.deleted or path.parent.parent.name == locate.TRASH,
-            parent=_parent(look, tags.get(PARENT, "").strip()),
+            parent=parent_of(look, tags.get(PARENT, "")),
             owner=_owner(path),
         )
 
@@ -165,27 +165,9 @@ def _document(store: Store, directory: Path, looks: Looks) -> tuple[meta.Fields,
     return fields, (status.st_mtime_ns, status.st_size)
 
 
-def _parent(look: Look, text: str) -> str | None:
-    if not text:
-        return None
-    if locate.RUN_ID.fullmatch(text) and text != look.run.source_id:
-        return text
-    if look.settled(f"tag:{PARENT}", text):
-        look.refused[f"tag:{PARENT}"] = f"{text[:64]!r} is not the id of another run"
-    return None
-
-
 def _owner(path: Path) -> str:
     try:
         with reading(path):
-            return _login(os.lstat(path).st_uid)
+            return login_of(os.lstat(path).st_uid)
     except FileNotFoundError as error:
         raise GoneError(f"{path} has vanished") from error
-
-
-@lru_cache(maxsize=1024)
-def _login(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -15,10 +15,10 @@ from tracksync.errors import ConfigError, HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, directories_in, read_small
 from tracksync.model import RunRef, Store
 from tracksync.sources.filestore import meta
-from tracksync.sources.filestore.look import AGAIN, PASSING
+from tracksync.sources.seen import AGAIN, PASSING
+from tracksync.sources.texts import RUN_ID
 
 KIND = "mlflow-file"
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 TRASH = ".trash"
 
 #: Directories searched below one path. A tree larger than that is no place to keep walking on a shared system.

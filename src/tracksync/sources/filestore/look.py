@@ -1,67 +1,26 @@
-"""One look at a run: what its parts share while they are read, and what a failing file means."""
+"""One look at a run of a file store: what its parts share while they are read."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tracksync.errors import HeldError, NotSettledError
-from tracksync.fsutil import NotRegularError, read_small, walk_regular
-from tracksync.model import Cursor, Looks, RunRef
+from tracksync.errors import NotSettledError
+from tracksync.fsutil import NotRegularError, read_small
+from tracksync.sources.seen import LINK, Seen, reading
 
-#: Errors that pass: the file was replaced under an open handle, the file server hiccuped, this host is short of
-#: descriptors or memory for the moment.
-PASSING = frozenset(
-    {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-)
-AGAIN = "the file system failed; it is tried again"
-LINK = "a link or special file: not followed"
 #: Bytes. A param, tag or metric larger than this that is nearly all hole costs its user nothing, and whoever reads it
 #: hours; a compressing file system shrinks such text ten times, not a hundred.
 HOLLOW_FROM = 1 << 28
 HOLLOW = "a large file with nothing in it: not read"
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn errors of the operating system on a run's own files into what to do about them.
-
-    Raises:
-        NotSettledError: the error passes by itself.
-        HeldError: it does not (permissions, path too long).
-        NotRegularError, FileNotFoundError: as they came.
-    """
-    try:
-        yield
-    except (NotRegularError, FileNotFoundError):
-        raise  # the caller knows what that means for the item
-    except PermissionError as error:
-        named = Path(error.filename or path)  # a mere name, when opened below a descriptor
-        where = named if named.is_absolute() else path
-        raise HeldError(f"{where} may not be read", "ask its owner for read permission") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in PASSING:
-            raise NotSettledError(f"{path}: {reason}", AGAIN) from error
-        raise HeldError(f"{path} cannot be read: {reason}", "look at it by hand") from error
-
-
 @dataclass(slots=True)
-class Look:
-    """The run being looked at, what is known of it, and what the look came upon so far."""
-
-    run: RunRef
-    cursor: Cursor
-    looks: Looks
-    #: Whether the run had ended before any of its files was read: then they are what they will be.
-    ended: bool
-    waiting: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
+class Look(Seen):
+    """One look at a run's directory."""
 
     @property
     def root(self) -> Path:
@@ -72,21 +31,6 @@ class Look:
         """The path from the store's root of what lies at ``relative`` in the run."""
         return f"{self.run.path.relative_to(self.root)}/{relative}"
 
-    def settled(self, item: str, signature: object) -> bool:
-        """Whether an item may go now; if not, it counts as waiting."""
-        if self.ended or self.looks.settled(item, signature):
-            return True
-        self.waiting += 1
-        return False
-
-    def note(self, item: str, signature: object) -> None:
-        """Remember what an item that need not go looks like.
-
-        Else a half-written state, seen once, would seem to be confirmed when it is met again much later.
-        """
-        if not self.ended:
-            self.looks.settled(item, signature)
-
     def files(self, part: str, kind: str) -> Iterator[tuple[str, os.stat_result]]:
         """The regular files of one part of the run (``params``, ``artifacts`` ...): (name in it, lstat).
 
@@ -96,14 +40,9 @@ class Look:
         with reading(directory):
             if not self._is_directory(part):
                 return
-            for name, status in walk_regular(self.root, self.below_root(part)):
-                shown = name.encode(errors="backslashreplace").decode()
-                if status is None:
-                    self.refused[f"{kind}:{shown}"] = LINK
-                elif shown != name:
-                    self.refused[f"{kind}:{shown}"] = "its name is not UTF-8"
-                elif part != "artifacts" and _hollow(status):
-                    self.refused[f"{kind}:{shown}"] = HOLLOW
+            for name, status in self.regular_files(self.root, self.below_root(part), kind):
+                if part != "artifacts" and _hollow(status):
+                    self.refused[f"{kind}:{name}"] = HOLLOW
                 else:
                     yield name, status
 

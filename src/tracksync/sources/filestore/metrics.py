@@ -12,7 +12,8 @@ from tracksync.errors import NotSettledError
 from tracksync.fsutil import NotRegularError, open_regular
 from tracksync.model import Cursor, MetricChunk, Point
 from tracksync.sources.filestore.lines import judged, parse_lines
-from tracksync.sources.filestore.look import Look, reading
+from tracksync.sources.filestore.look import Look
+from tracksync.sources.seen import reading
 
 BLOCK = 1 << 18
 #: Bytes: a longer line is damage, not a point, and is passed over without being held in memory.

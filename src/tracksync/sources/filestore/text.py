@@ -7,18 +7,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tracksync import tags
 from tracksync.fsutil import lstat_below
 from tracksync.model import FileItem, TextItem
 from tracksync.sources.filestore.look import Look
-
-PARENT = "mlflow.parentRunId"
-RUN_NAME = "mlflow.runName"
-
-#: Characters: no MLflow server truncates a param or a tag that is shorter than this (2.9 to 3.18).
-SHORT = 5000
-#: Characters of a value that travel as text; the whole of it travels as a file.
-LONGEST = 1 << 16
+from tracksync.sources.texts import LONGEST, decode, name_of_whole, own_tag
 
 _LIMIT = 4 * LONGEST  # UTF-8 takes at most four bytes a character
 
@@ -58,12 +50,11 @@ def _known(look: Look, part: str, key: str, status: os.stat_result) -> bool:
 
 
 def _text(key: str, data: bytes, status: os.stat_result) -> Text:
-    decoded = data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
-    whole = len(decoded) <= SHORT and decoded.encode() == data
+    value, whole = decode(data)
     digest = hashlib.sha256(data)
     if len(data) > _LIMIT:  # what lies behind is not read: its size must tell of a change
         digest.update(str(status.st_size).encode())
-    return Text(key, decoded[:LONGEST], whole, digest.hexdigest()[:16], status)
+    return Text(key, value, whole, digest.hexdigest()[:16], status)
 
 
 def new_params(look: Look) -> tuple[list[TextItem], list[FileItem]]:
@@ -87,10 +78,7 @@ def new_tags(look: Look, texts: list[Text]) -> tuple[list[TextItem], list[FileIt
     """
     items, files = [], []
     for text in texts:
-        if text.key in (PARENT, RUN_NAME):
-            continue
-        if text.key.startswith(tags.PREFIX):  # of a run that was fetched from a server: it would pass for another
-            look.refused[f"tag:{text.key}"] = "a tag of tracksync's own"
+        if own_tag(text.key, look):
             continue
         new, whole = _wanted(look, "tags", text)
         # half a value that is no longer than this, sent at once, is put right by the next look
@@ -119,9 +107,9 @@ def _wanted(look: Look, part: str, text: Text) -> tuple[list[TextItem], list[Fil
 
 def _name_of_whole(look: Look, part: str, key: str) -> str:
     """What the artifact with a value too long for the server is called; one of the run's own keeps its name."""
-    path = f"tracksync/{part}/{key}.txt"
+    path = name_of_whole(part, key, taken=False)
     try:
         lstat_below(look.root, look.below_root(f"artifacts/{path}"))
     except OSError:  # not there; or a name too long to be there, or behind a link
         return path
-    return f"tracksync/{part}/{key}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.txt"
+    return name_of_whole(part, key, taken=True)

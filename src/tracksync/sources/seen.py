@@ -1,0 +1,88 @@
+"""What every source shares while it looks at one run: what waits, what is refused, what a failing file means."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import stat_result
+from pathlib import Path
+
+from tracksync.errors import HeldError, NotSettledError
+from tracksync.fsutil import NotRegularError, walk_regular
+from tracksync.model import Cursor, Looks, RunRef
+
+#: Errors that pass: the file was replaced under an open handle, the file server hiccuped, this host is short of
+#: descriptors or memory for the moment.
+PASSING = frozenset(
+    {errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+AGAIN = "the file system failed; it is tried again"
+LINK = "a link or special file: not followed"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system on a run's own files into what to do about them.
+
+    Raises:
+        NotSettledError: the error passes by itself.
+        HeldError: it does not (permissions, path too long).
+        NotRegularError, FileNotFoundError: as they came.
+    """
+    try:
+        yield
+    except (NotRegularError, FileNotFoundError):
+        raise  # the caller knows what that means for the item
+    except PermissionError as error:
+        named = Path(error.filename or path)  # a mere name, when opened below a descriptor
+        where = named if named.is_absolute() else path
+        raise HeldError(f"{where} may not be read", "ask its owner for read permission") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in PASSING:
+            raise NotSettledError(f"{path}: {reason}", AGAIN) from error
+        raise HeldError(f"{path} cannot be read: {reason}", "look at it by hand") from error
+
+
+@dataclass(slots=True)
+class Seen:
+    """The run being looked at, what is known of it, and what the look came upon so far."""
+
+    run: RunRef
+    cursor: Cursor
+    looks: Looks
+    #: Whether the run had ended before anything else of it was read: then that is what it will be.
+    ended: bool
+    waiting: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def settled(self, item: str, signature: object) -> bool:
+        """Whether an item may go now; if not, it counts as waiting."""
+        if self.ended or self.looks.settled(item, signature):
+            return True
+        self.waiting += 1
+        return False
+
+    def note(self, item: str, signature: object) -> None:
+        """Remember what an item that need not go looks like.
+
+        Else a half-written state, seen once, would seem to be confirmed when it is met again much later.
+        """
+        if not self.ended:
+            self.looks.settled(item, signature)
+
+    def regular_files(self, root: Path, below: str, kind: str) -> Iterator[tuple[str, stat_result]]:
+        """The regular files of the directory ``root/below``: (path in it, lstat).
+
+        What cannot be delivered (links, special files, names that are no text) is refused as ``kind:path``.
+        """
+        for name, status in walk_regular(root, below):
+            shown = name.encode(errors="backslashreplace").decode()
+            if status is None:
+                self.refused[f"{kind}:{shown}"] = LINK
+            elif shown != name:
+                self.refused[f"{kind}:{shown}"] = "its name is not UTF-8"
+            else:
+                yield name, status
