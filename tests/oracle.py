@@ -1,6 +1,8 @@
 """Whether a server holds what the stores hold, read on both sides with MLflow's own client.
 
-    assert_equal([store_uri, ...], server.url)
+    assert_equal([store, ...], server.url)
+
+A store is the directory of a file store, or an SQLite file (which is read from a copy: the client would migrate it).
 
 Every difference is listed in one assertion. What is compared, for each run of the stores: that exactly one run on the
 server (of any experiment, deleted ones included) carries its id, experiment, name, user, status, start and end time,
@@ -9,23 +11,41 @@ path and content, and the parent. Identical repeats of a point are one point, as
 """
 
 import math
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from sqlitestore import THERE
+
 SOURCE_ID = "tracksync.source.run_id"
 PARENT = "mlflow.parentRunId"
 LARGEST = 1.7976931348623157e308
+_scratch = tempfile.TemporaryDirectory(prefix="tracksync-test-oracle-")
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 def client_of(uri):
     """MLflow's client for a store's path or a server's address."""
-    uri = f"file://{uri}" if isinstance(uri, Path) else uri
+    if isinstance(uri, Path):
+        uri = f"sqlite:///{_copy(uri)}" if uri.is_file() else f"file://{uri}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _copy(database):
+    """A copy of a database in its present state, which lives as long as the tests; samples name their real place."""
+    with tempfile.NamedTemporaryFile(dir=_scratch.name, suffix=".db", delete=False) as file:
+        copy = file.name
+    source = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    with closing(source), closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (THERE, str(database.parent)))
+        target.commit()
+    return copy
 
 
 def found(server, source_id):
@@ -73,9 +93,9 @@ def _paths(repository, directory):
             yield entry.path
 
 
-def source_runs(store):
+def source_runs(store, here=None):
     """The runs of a store that are not deleted, as MLflow's client reads them."""
-    here = client_of(Path(store))
+    here = here or client_of(Path(store))
     experiments = [e.experiment_id for e in here.search_experiments()]
     runs, token = [], None
     while True:
@@ -89,7 +109,8 @@ def source_runs(store):
 def differences(stores, server, experiment=lambda name: name):
     """One line for each thing that is not the same; ``experiment`` maps an experiment's name to the server's."""
     there = client_of(server)
-    runs = {run.info.run_id: (client_of(Path(store)), run) for store in stores for run in source_runs(store)}
+    clients = [(store, client_of(Path(store))) for store in stores]
+    runs = {run.info.run_id: (here, run) for store, here in clients for run in source_runs(store, here)}
     pairs, lines = {}, []
     for source_id in runs:
         matches = found(server, source_id)
@@ -152,4 +173,7 @@ def _parents(source, server, ids):
 
 def _datasets(run):
     inputs = run.inputs.dataset_inputs if run.inputs else []
-    return sorted((i.dataset.name, i.dataset.digest, i.dataset.source) for i in inputs)
+    return sorted(
+        (i.dataset.name, i.dataset.digest, i.dataset.source, sorted((tag.key, tag.value) for tag in i.tags))
+        for i in inputs
+    )

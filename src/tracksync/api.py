@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from tracksync.audit.auditor import verify as compare
 from tracksync.audit.findings import Audit, Finding
 from tracksync.config import Settings
-from tracksync.drive import FRUITLESS, KEEPS_REPEATS, drive, wait_for_others
+from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_others
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
@@ -21,6 +22,7 @@ from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.sources import load_sources
+from tracksync.sources.pathmap import PathMap
 from tracksync.survey import survey
 from tracksync.watcher import Watcher
 
@@ -162,7 +164,14 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, fo
 
     attempts = ATTEMPTS if settings.server_wait is None else min(ATTEMPTS, settings.server_wait)
     destination = MlflowServer(settings.to, settings.token, attempts_seconds=attempts, sleep=pause)
-    with Engine(settings, destination, load_sources(), stop, listener.progress, follow=follow) as engine:
+    with Engine(
+        settings,
+        destination,
+        load_sources(PathMap(settings.path_map), settings.settle),
+        stop,
+        listener.progress,
+        follow=follow,
+    ) as engine:
         yield engine
 
 
@@ -198,8 +207,23 @@ def _refs(
     engine: Engine, stores: dict[Store, set[Path]], unlisted: list[NotSettledError]
 ) -> tuple[list[RunRef], list[str]]:
     """The runs that are meant, and a line for each store that holds none."""
-    refs, engine.intake.others = unique(runs_of(stores, engine.sources, unlisted), engine.ledger)
+    refs, engine.intake.others = unique(_listed(engine, stores, unlisted), engine.ledger)
     full = {ref.store for ref in refs}
     empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
     since = engine.settings.since
-    return [ref for ref in refs if since is None or changed_since(ref, since)], empty
+    return [ref for ref in refs if since is None or changed_since(ref, since, engine.sources)], empty
+
+
+def _listed(engine: Engine, stores: dict[Store, set[Path]], unlisted: list[NotSettledError]) -> Iterator[RunRef]:
+    """The runs of the stores. A database that is not settled (a job was killed in a write) gets the time to."""
+    directories = {store: parts for store, parts in stores.items() if not store.root.is_file()}
+    yield from runs_of(directories, engine.sources, unlisted)
+    for store in stores.keys() - directories.keys():
+        deadline = time.monotonic() + 2 * engine.settings.settle_for(store.root) + 1
+        failures: list[NotSettledError] = []
+        while True:
+            failures.clear()
+            yield from runs_of({store: stores[store]}, engine.sources, failures)
+            if not failures or time.monotonic() > deadline or engine.parts.stop.wait(LOOK):
+                break
+        unlisted += failures

@@ -38,6 +38,8 @@ class Settings:
     experiment: str = "{experiment}"
     #: Experiment names at the source -> names on the server; wins over the template.
     experiment_map: Mapping[str, str] = field(default_factory=dict)
+    #: Directories that the stores name and where they are now; artifacts below them are read there.
+    path_map: Mapping[str, str] = field(default_factory=dict)
     #: None: 5 s on a local file system, 60 s on a network one.
     settle: float | None = None
     #: Larger artifacts are sent once, when their run has ended.

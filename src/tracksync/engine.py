@@ -37,7 +37,7 @@ from tracksync.model import Cursor, Delta, Looks, RunRef
 from tracksync.naming import experiment_name
 from tracksync.replay import replay
 from tracksync.sources import Source
-from tracksync.work import Delivered, Outcome, Parts, Work, now_ms
+from tracksync.work import Delivered, Outcome, Parts, Work, at_home, now_ms
 
 log = logging.getLogger("tracksync")
 
@@ -149,8 +149,11 @@ class Engine:
         """The run in hand: its ledger entry, and what earlier looks at it saw."""
         work = self.works.get(ref.source_id)
         if work is None or work.ref != ref:
-            entry = self.ledger.get(ref.source_id) or Entry(
-                source_id=ref.source_id, kind=ref.store.kind, store=ref.store.address, path=str(ref.path)
+            known = self.ledger.get(ref.source_id)
+            entry = (
+                at_home(known, ref)
+                if known is not None
+                else Entry(source_id=ref.source_id, kind=ref.store.kind, store=ref.store.address, path=str(ref.path))
             )
             looks = Looks(self.settings.settle_for(ref.path))
             work = Work(ref, self.sources[ref.store.kind], entry, looks, doubted=self._outage)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
 
 #: File systems that only this host writes, so that inotify sees every change (mountinfo's names).
 LOCAL_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "zfs", "f2fs", "overlay", "ramfs"})
@@ -229,6 +230,19 @@ def make_directory(path: Path, mode: int) -> None:
     made = stat.S_IMODE(path.stat().st_mode)
     if made & 0o777 != mode:
         path.chmod(mode | (made & stat.S_ISGID))  # chmod(2) would drop an inherited setgid bit
+
+
+def path_of_uri(uri: str) -> str | None:
+    """The path in MLflow's ``file:`` and ``sqlite:`` URIs (``sqlite:///below/here``, ``sqlite:////from/root``).
+
+    None when it is neither of them.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    if parts.scheme.partition("+")[0] == "sqlite" and not parts.netloc:
+        return unquote(parts.path)[1:]
+    return None
 
 
 def filesystem_type(path: Path) -> str:

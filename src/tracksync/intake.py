@@ -13,7 +13,7 @@ from tracksync.ledger import Entry, State
 from tracksync.lineage import Parents
 from tracksync.model import Delta
 from tracksync.replay import anything, collect_files, sendable
-from tracksync.work import Outcome, Parts, Work
+from tracksync.work import Outcome, Parts, Work, at_home
 
 
 class Intake:
@@ -50,7 +50,8 @@ class Intake:
             return Outcome(work.ref, work.entry, work.entry.state, work.delivered, busy=True)
         if not work.taken:
             fresh = self._parts.ledger.get(work.ref.source_id)
-            if fresh is not None and fresh != work.entry:  # another process was at work between our look and our claim
+            # another process was at work between our look and our claim
+            if fresh is not None and at_home(fresh, work.ref) != work.entry:
                 work.know(fresh)
                 delta = self._read(work) or delta
             if not work.moved:

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from tracksync.errors import ConfigError, NotSettledError
-from tracksync.fsutil import walk_regular
+from tracksync.errors import ConfigError, NotSettledError, TracksyncError
+from tracksync.fsutil import path_of_uri
 from tracksync.ledger import Ledger
 from tracksync.model import RunRef, Store
 from tracksync.sources import Source
 
 
 def to_path(text: str | Path) -> Path:
-    """The absolute path that a user means; ``file:`` URIs are understood.
+    """The absolute path that a user means; ``file:`` and ``sqlite:`` URIs are understood.
 
     Raises:
         ConfigError: there is nothing at that path, or nobody can tell.
     """
     raw = str(text)
-    if raw.startswith("file:"):
-        raw = unquote(urlsplit(raw).path)
-    path = Path(raw).expanduser()
+    path = Path(path_of_uri(raw) or raw).expanduser()
     try:
-        there = path.exists()
+        there = path.exists() or exists(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check it, and the file system") from error
     if not there:
         raise ConfigError(f"no such path: {path}", "name a run directory, an experiment directory or a store")
     return path.resolve()
+
+
+def exists(path: Path) -> bool:
+    """Whether a run may lie at ``path``: something is there, or it is ``<database>/<run id>``."""
+    # not Path's own, which raise where nobody can tell
+    return os.path.exists(path) or os.path.isfile(path.parent)  # noqa: PTH110, PTH113 -- see above
 
 
 def find_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, set[Path]]:
@@ -76,12 +80,11 @@ def runs_of(
                 unlisted.append(error)
 
 
-def changed_since(run: RunRef, seconds: float) -> bool:
-    """Whether any file of the run was changed in the last ``seconds`` seconds; of one that cannot be read, True."""
-    oldest = (time.time() - seconds) * 1e9
+def changed_since(run: RunRef, seconds: float, sources: Mapping[str, Source]) -> bool:
+    """Whether the run was changed in the last ``seconds`` seconds; of one that cannot be read, True."""
     try:
-        return any(status is not None and status.st_mtime_ns >= oldest for _, status in walk_regular(run.path))
-    except OSError:  # what is the matter is said when it is read
+        return sources[run.store.kind].newest(run) >= (time.time() - seconds) * 1000
+    except (OSError, TracksyncError):  # what is the matter is said when it is read
         return True
 
 

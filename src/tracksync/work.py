@@ -14,7 +14,7 @@ from tracksync.config import Settings
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import TracksyncError
 from tracksync.ledger import Entry, Ledger, Problem, State
-from tracksync.model import Looks, RunRef
+from tracksync.model import Cursor, Looks, RunRef
 from tracksync.sources import Source
 
 #: Bounds of the pause before what is held is tried again, in seconds. The cause may have passed: a database that was
@@ -157,6 +157,18 @@ def waits(entry: Entry, now: int) -> bool:
     A time further ahead than any pause was set by a clock that was wrong: nobody waits for that.
     """
     return now < entry.retry_at <= now + 2000 * BACKOFF_MOST
+
+
+def at_home(entry: Entry, ref: RunRef) -> Entry:
+    """The entry of a run that lies at ``ref`` now.
+
+    Where it lay in a store of another kind (``mlflow migrate-filestore`` keeps run ids), its marks mean nothing to the
+    source of this one: what the server holds decides.
+    """
+    if entry.kind != ref.store.kind:
+        entry.kind, entry.clean, entry.stamp = ref.store.kind, False, None
+        entry.cursor = Cursor({"fields": entry.cursor.parts["fields"]})
+    return entry
 
 
 def now_ms() -> int:

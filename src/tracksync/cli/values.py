@@ -7,9 +7,11 @@ import re
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import click
+
+from tracksync.fsutil import path_of_uri
 
 if TYPE_CHECKING:
     #: How one kind of value is read. (click < 8.4 has no type parameter here at run time.)
@@ -67,7 +69,7 @@ class Size(Kind):
 
 
 class Place(Kind):
-    """A path, or the ``file:`` URI that MLflow uses for one."""
+    """A path, or the ``file:`` or ``sqlite:`` URI that MLflow uses for one."""
 
     name = "path"
 
@@ -76,13 +78,11 @@ class Place(Kind):
         if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
             self.fail(f"{value!r} is not a path", param, ctx)
         text = str(value)
-        if text.startswith("file:"):
-            uri = urlsplit(text)
-            if uri.netloc not in ("", "localhost"):
-                self.fail(f"{value!r} names another host ({uri.netloc}); write file:///path", param, ctx)
-            text = unquote(uri.path)
+        scheme = text.partition(":")[0]
+        if scheme in ("file", "sqlite") and (host := urlsplit(text).netloc) not in ("", "localhost"):
+            self.fail(f"{value!r} names another host ({host}); write {scheme}:///path", param, ctx)
         try:
-            return Path(text).expanduser()
+            return Path(path_of_uri(text) or text).expanduser()
         except RuntimeError:
             self.fail(f"{value!r} names a home directory that is not known", param, ctx)
 

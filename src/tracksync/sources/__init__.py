@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tracksync.errors import ConfigError
 from tracksync.model import Cursor, Delta, Looks, RunRef, Store, Tally
+from tracksync.sources.pathmap import PathMap
 
 GROUP = "tracksync.sources"
 
@@ -25,6 +26,11 @@ class Source(Protocol):
     kind: str
     #: One line for ``tracksync sources``: how a store of this kind is recognised.
     recognised_by: str
+    #: Where files lie that a store names by a path they had elsewhere. Set before the first run is read.
+    path_map: PathMap
+    #: Seconds for which something must keep still that is no single item of a run, e.g. a database left by a killed
+    #: writer; None: as the file system asks for. Set likewise.
+    settle: float | None
 
     def find(self, path: Path) -> Iterator[Store]:
         """Find the stores of this kind at, above (for a run or experiment directory) or below ``path``.
@@ -45,6 +51,9 @@ class Source(Protocol):
         None when the run has vanished.
         """
 
+    def newest(self, run: RunRef) -> int:
+        """When a run was changed last, in ms since the epoch as far as the store tells; 0 when it has vanished."""
+
     def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
         """Look at a run and tell what it holds beyond ``cursor``.
 
@@ -58,8 +67,8 @@ class Source(Protocol):
         """How much lies before ``cursor``."""
 
 
-def load_sources() -> dict[str, Source]:
-    """Load every installed source, by kind.
+def load_sources(path_map: PathMap | None = None, settle: float | None = None) -> dict[str, Source]:
+    """Load every installed source, by kind, and tell it :attr:`Source.path_map` and :attr:`Source.settle`.
 
     Raises:
         ConfigError: a plug-in cannot be imported.
@@ -73,5 +82,6 @@ def load_sources() -> dict[str, Source]:
                 f"source plug-in {entry.name!r} ({entry.value}) does not load: {error}",
                 "uninstall or upgrade the package that provides it",
             ) from error
+        source.path_map, source.settle = path_map or PathMap(), settle
         sources[source.kind] = source
     return sources

@@ -13,7 +13,7 @@ from tracksync.drive import KEEPS_REPEATS, RESTORED, run_report
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import State
-from tracksync.locate import find_stores, runs_of, unique
+from tracksync.locate import exists, find_stores, runs_of, unique
 from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report
@@ -21,6 +21,7 @@ from tracksync.sources import Source
 from tracksync.survey import survey
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
+from tracksync.watcher.touched import Touched
 from tracksync.work import Delivered, Outcome, now_ms, waits
 
 log = logging.getLogger("tracksync")
@@ -45,6 +46,7 @@ class Watcher:
         #: notices that are done with and lie there still: they name what may not be read, or cannot be removed
         self._left: set[spool.Notice] = set()
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
+        self._touched = Touched()
         self._find_at = self._list_at = 0.0
         self._compared = False
         #: passes in a row that a server ended which answers the probe
@@ -90,7 +92,7 @@ class Watcher:
         if now >= self._find_at:
             before = set(self._stores)
             try:
-                self._stores = find_stores(filter(os.path.exists, self._roots), self._engine.sources)
+                self._stores = find_stores(filter(exists, self._roots), self._engine.sources)
             except NotSettledError as error:
                 log.warning("%s", error.line)  # the stores that are known stay so
             for store in set(self._stores) - before:
@@ -232,7 +234,7 @@ class Watcher:
         """The runs that a notice asks for; none while it names what cannot be read: anybody may write one."""
         unlisted: list[NotSettledError] = []
         try:
-            stores = find_stores(filter(os.path.exists, notice.paths), self._engine.sources)
+            stores = find_stores(filter(exists, notice.paths), self._engine.sources)
             ids = {ref.source_id for ref in runs_of(stores, self._engine.sources, unlisted)}
         except NotSettledError:
             return set()
@@ -252,17 +254,29 @@ class Watcher:
 
     def _follow(self) -> None:
         """Take events of the places where runs appear, and of the live runs."""
-        places = [store.root for store in self._stores]
+        places = [store.root for store in self._stores] + self._touched.follow(self._stores)
         live = [run.ref for run in self._schedule.runs.values() if run.stamp is None][:MOST_FOLLOWED]
         places += {ref.path.parent for ref in live}
         places += [ref.path / name for ref in live for name in RUN_DIRECTORIES]
         self._hints.follow(filter(os.path.isdir, places))
 
     def _hint(self, paths: Sequence[str]) -> None:
-        if not paths:
-            return
         now = time.monotonic()
         runs = self._schedule.runs
+        paths = self._touched.take(paths)
+        for store in self._touched.due(now):
+            self._look_into(store, now)
+        if not paths:
+            return
         self._schedule.hint({part for path in paths for part in path.split("/") if part in runs}, now)
         if any(part not in runs for part in {Path(path).name for path in paths}):
             self._list_at = min(self._list_at, now + 1.0)
+
+    def _look_into(self, store: Store, now: float) -> None:
+        """A database was written to: those of its runs are hinted that go on or whose fields changed."""
+        here = [run for run in self._schedule.runs.values() if run.ref.store == store]
+        self._schedule.hint([run.ref.source_id for run in here if run.stamp is None or not self._unchanged(run)], now)
+        there = {ref.source_id for ref in runs_of({store: {store.root}}, self._engine.sources, [])}
+        if there - self._schedule.runs.keys():
+            self._list_at = now
+        self._touched.looked(store, now)

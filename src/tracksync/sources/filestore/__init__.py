@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tracksync.errors import GoneError, HeldError, NotSettledError
-from tracksync.fsutil import NotRegularError, login_of, read_small
+from tracksync.fsutil import NotRegularError, login_of, read_small, walk_regular
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
@@ -19,6 +19,7 @@ from tracksync.sources.filestore.files import new_files
 from tracksync.sources.filestore.look import Look
 from tracksync.sources.filestore.metrics import mark_of, new_metrics
 from tracksync.sources.filestore.text import Text, new_params, new_tags, read_texts
+from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import reading
 from tracksync.sources.texts import PARENT, RUN_NAME, parent_of
 
@@ -33,6 +34,8 @@ class FileStoreSource:
     recognised_by = "a directory holding <digits>/meta.yaml with experiment_id, name and lifecycle_stage"
 
     def __init__(self) -> None:
+        self.path_map = PathMap()
+        self.settle: float | None = None
         self._experiments: dict[Path, tuple[tuple[int, ...], meta.ExperimentMeta]] = {}
 
     def find(self, path: Path) -> Iterator[Store]:
@@ -57,6 +60,11 @@ class FileStoreSource:
             return (-1, -1)  # no stamp of a settled run: whoever compares will read, and learn what it is
         return (status.st_mtime_ns, status.st_size)
 
+    def newest(self, run: RunRef) -> int:
+        """The newest mtime of the run's files; see Source.newest."""
+        times = (status.st_mtime_ns for _, status in walk_regular(run.path) if status is not None)
+        return max(times, default=0) // 1_000_000
+
     def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
         """Look at a run; see Source.read."""
         # First of all: if this says that the run has ended, what is read afterwards is complete.
@@ -68,7 +76,7 @@ class FileStoreSource:
         params, param_files = new_params(look)
         datasets = tuple(new_datasets(look))
         metrics = tuple(new_metrics(look))
-        files = (*new_files(look, fields.artifact_uri), *tag_files, *param_files)
+        files = (*new_files(look, fields.artifact_uri, self.path_map), *tag_files, *param_files)
         after = self.stamp(run)
         if after is None:
             raise GoneError(f"{run.path} has vanished")

@@ -1,0 +1,90 @@
+"""Where databases of runs lie: files with a known ending that hold MLflow's tables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from tracksync.errors import ConfigError
+from tracksync.sources.texts import RUN_ID
+
+#: How a database is called that is looked for in directories; one that is named may be called as it likes.
+_NAME = re.compile(r".+\.(?:db|sqlite|sqlite3)")
+#: Directories searched below one path. A tree larger than that is no place to keep walking on a shared system.
+MAX_DIRECTORIES = 100_000
+_EXPERIMENT_ID = re.compile(r"[0-9]+")
+_log = logging.getLogger(__name__)
+
+
+def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
+    """The databases at ``path``, above it (for ``<database>/<run id>``) or below it; ``holds_runs`` judges a file.
+
+    Raises:
+        ConfigError: a directory may not be read, or holds too many others.
+    """
+    path = path.resolve()
+    for named in (path, path.parent):
+        if _is_file(named):
+            yield from [named] if holds_runs(named) else []
+            return
+    try:
+        os.scandir(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except PermissionError as error:
+        raise ConfigError(f"{path} may not be read", "ask its owner for read permission, or leave it out") from error
+    yield from filter(holds_runs, _below(path))
+
+
+def _below(top: Path) -> Iterator[Path]:
+    queue, seen = deque([top]), 0
+    while queue:
+        directory = queue.popleft()
+        files, directories = _entries(directory)
+        yield from (directory / name for name in files if _NAME.fullmatch(name))
+        if _EXPERIMENT_ID.fullmatch(directory.name) and "meta.yaml" in files:
+            continue  # an experiment of a file store: what lies below are runs
+        for name in directories:
+            # runs of file stores and artifacts of databases: what a job logged is not what it logs to
+            if not name.startswith(".") and not RUN_ID.fullmatch(name):
+                queue.append(directory / name)
+                seen += 1
+        if seen > MAX_DIRECTORIES:
+            raise ConfigError(f"{top} holds more than {MAX_DIRECTORIES} directories", "name the stores in it instead")
+
+
+def _entries(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the regular files and of the real directories in ``path``; none where it may not be read."""
+    files: list[str] = []
+    directories: list[str] = []
+    try:
+        with os.scandir(path) as listing:
+            for entry in listing:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    files.append(entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        _warn_once(str(path), error.strerror or str(error))
+        return [], []
+    return sorted(files), sorted(directories)
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(path: str, reason: str) -> None:
+    _log.warning("%s is passed over: %s", path, reason)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
