@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -156,3 +157,16 @@ def test_templates(text):
 def test_what_is_no_template(text):
     with pytest.raises(click.BadParameter):
         Template("a", "b").convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [("sqlite:////a/b.db", "/a/b.db"), ("sqlite:///b%20c.db", "b c.db"), ("sqlite+pysqlite:////a.db?x=1", "/a.db")],
+)
+def test_a_databases_address_is_a_path(uri, path):
+    assert Place().convert(uri, None, None) == Path(path)
+
+
+def test_a_database_on_another_host_is_none():
+    with pytest.raises(click.BadParameter, match="another host"):
+        Place().convert("sqlite://host/b.db", None, None)

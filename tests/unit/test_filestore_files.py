@@ -5,8 +5,9 @@ import pytest
 from filestore_make import DATA, Clock, deliver, end, make_run, read, run_yaml, write
 
 from tracksync.fsutil import open_regular
-from tracksync.model import Cursor, DatasetInput, Looks
+from tracksync.model import AllSettled, Cursor, DatasetInput, Looks
 from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.pathmap import PathMap
 
 LINK_ID = "dd6c54c66a7253306d7c57103d1cf23f"
 DATASET_ID = "d50b4599505bd2392631c9dddd53086e"
@@ -228,3 +229,15 @@ class TestDatasets:
         end(linked)
         delta = read(linked)
         assert (len(delta.datasets), delta.refused) == (1, {})
+
+
+def test_artifacts_elsewhere_are_read_where_the_user_mapped_them(tmp_path):
+    run = make_run(tmp_path / "mlruns", artifact_uri="file:///old/place/artifacts")
+    write(tmp_path / "new" / "place" / "artifacts" / "a" / "b.txt", b"x")
+    source = FileStoreSource()
+    refused = source.read(run, Cursor(), AllSettled()).refused
+    assert "--path-map" in refused["artifacts"]
+    source.path_map = PathMap({"/old": str(tmp_path / "new")})
+    delta = source.read(run, Cursor(), AllSettled())
+    assert [(f.path, (f.root / f.relative).read_bytes()) for f in delta.files] == [("a/b.txt", b"x")]
+    assert not delta.refused

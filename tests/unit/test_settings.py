@@ -190,6 +190,9 @@ def test_no_paths_and_no_store_tables():
         ("to = 5", "to: 5 is not text"),
         ('to = ""', "to: must not be empty"),
         ("experiments = 3", "experiments: must be a table"),
+        ("path-map = 3", "path-map: must be a table"),
+        ('[path-map]\n"old" = "/new"', "path-map: 'old=/new' is not OLD=NEW"),
+        ('[path-map]\n"/old" = "new"', "path-map: 'new' is not an absolute path"),
         ("[experiments]\na = 3", "experiments.a: 3 is not a name"),
         ('store = "x"', "store: must be a list of tables; write [[store]]"),
         ('[[store]]\nto = "http://x"', "store[1]: has no path"),
@@ -276,3 +279,21 @@ def test_a_password_in_a_refused_address_is_not_shown(given):
     with pytest.raises(ConfigError) as caught:
         destination(given)
     assert "pw" not in caught.value.line
+
+
+def test_moved_directories_from_flag_environment_and_file(user, monkeypatch):
+    user('[path-map]\n"/a" = "/file"\n"/b" = "/file"\n')
+    assert one("--to", "http://x", "p").path_map == {"/a": "/file", "/b": "/file"}
+    monkeypatch.setenv("TRACKSYNC_PATH_MAP", "/b=/environment:/c=~/environment")
+    assert one("--to", "http://x", "p").path_map == {
+        "/a": "/file",
+        "/b": "/environment",
+        "/c": str(Path("~/environment").expanduser()),
+    }
+    assert one("--to", "http://x", "--path-map", "/b=/flag", "p").path_map == {"/a": "/file", "/b": "/flag"}
+
+
+@pytest.mark.parametrize("text", ["/a", "a=/b", "/a=b", "/a="])
+def test_a_moved_directory_that_is_none(text):
+    with pytest.raises(click.BadParameter):
+        groups("--to", "http://x", "--path-map", text, "p")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tracksync.cli.values import Duration, Flag, Kind, Place, Size, Template, Text
+from tracksync.cli.values import Duration, Flag, Kind, Mapped, Place, Size, Template, Text
 from tracksync.errors import ConfigError
 
 EXPERIMENT = Template("experiment", "user", "project", "store")
@@ -67,6 +67,8 @@ class FileSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     experiments: Mapping[str, str] = field(default_factory=dict)
     stores: tuple[StoreTable, ...] = ()
+    #: of the table ``[path-map]``: old directory -> where it is now
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 def user_file() -> Path:
@@ -84,8 +86,8 @@ def load(explicit: Path | None) -> FileSettings:
     site = Path(os.environ.get("TRACKSYNC_SITE_CONFIG") or SITE_FILE)
     data: dict[str, Any] = _read(site, required=False)
     data |= _read(explicit or user_file(), required=explicit is not None)
-    experiments, stores = data.pop("experiments", {}), data.pop("store", ())
-    return FileSettings(data, experiments, tuple(stores))
+    experiments, stores, paths = data.pop("experiments", {}), data.pop("store", ()), data.pop("path-map", {})
+    return FileSettings(data, experiments, tuple(stores), paths)
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
@@ -108,11 +110,13 @@ def _value(path: Path, key: str, value: object) -> object:
     """The value of one key at the top of a file."""
     if key == "experiments":
         return _names(path, key, value)
+    if key == "path-map":
+        return _paths(path, value)
     if key == "store":
         if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
             raise ConfigError(f"{path}: store: must be a list of tables", "write [[store]] above each one")
         return [_store(path, f"store[{number}]", table) for number, table in enumerate(value, start=1)]
-    return _convert(path, key, key, value, KEYS, (*KEYS, "experiments", "store"))
+    return _convert(path, key, key, value, KEYS, (*KEYS, "experiments", "path-map", "store"))
 
 
 def _store(path: Path, where: str, table: dict[str, object]) -> StoreTable:
@@ -139,6 +143,16 @@ def _names(path: Path, where: str, value: object) -> dict[str, str]:
         if not isinstance(target, str) or not target.strip():
             raise ConfigError(f"{path}: {where}.{name}: {target!r} is not a name", "write it in quotes")
     return value
+
+
+def _paths(path: Path, value: object) -> dict[str, str]:
+    """The table of moved directories."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: path-map: must be a table", 'write "/old/directory" = "/where/it/is/now"')
+    try:
+        return dict(Mapped().convert(f"{old}={new}", None, None) for old, new in value.items())
+    except click.BadParameter as error:
+        raise ConfigError(f"{path}: path-map: {error.message}") from error
 
 
 def _convert(path: Path, where: str, key: str, value: object, types: Mapping[str, Kind], known: Iterable[str]) -> Any:  # noqa: ANN401 - each key has a type of its own, which its ParamType has checked

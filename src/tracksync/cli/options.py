@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tracksync.cli import configfile
-from tracksync.cli.values import Flag, Place
+from tracksync.cli.values import Flag, Mapped, Place
 
 #: Adds options to a command's function.
 Decorator = Callable[[Any], Any]
@@ -81,6 +81,15 @@ experiment = _option(
 token_file = _option("--token-file", text="File with a bearer token; read again when it changes.")
 since = _option("--since", text="Leave out runs that did not change for this long, e.g. 7d.")
 settle = _option("--settle", text="How long a file must stay unchanged. [default: 5s, on network file systems 60s]")
+path_map = click.option(
+    "--path-map",
+    type=Mapped(),
+    multiple=True,
+    envvar="TRACKSYNC_PATH_MAP",
+    show_envvar=True,
+    metavar="OLD=NEW",
+    help="Read artifacts that a store says lie below OLD from NEW; may be repeated.",
+)
 live_max_size = _option(
     "--live-max-size", default="100MB", text="Larger files are sent once, when their run has ended."
 )
@@ -117,7 +126,7 @@ def combine(*decorators: Decorator) -> Decorator:
 
 #: What ``push`` and ``watch`` have in common.
 sending = combine(
-    to, token_file, experiment, since, settle, live_max_size, deleted, dry_run, state_dir, config, quiet
+    to, token_file, experiment, since, settle, path_map, live_max_size, deleted, dry_run, state_dir, config, quiet
 )  # fmt: skip
 #: What ``verify`` has in common with them.
 comparing = combine(to, token_file, experiment, since, settle, deleted, state_dir, config, quiet)

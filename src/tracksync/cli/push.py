@@ -35,7 +35,8 @@ Examples:
 def command(ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, quiet: bool, **others: object) -> None:
     """Send the runs at PATH to the MLflow server, once and complete, then exit.
 
-    PATH is a run directory, an experiment directory or a whole store (a folder such as mlruns), or a file: URI.
+    PATH is a run directory, an experiment directory or a whole store (a folder such as mlruns, a database such as
+    mlflow.db), or a file: or sqlite: URI.
     What the server already has is not sent again.
     """
     groups = group_paths(ctx, paths)

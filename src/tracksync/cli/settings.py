@@ -78,6 +78,7 @@ class _Choice:
         if self.experiment is not None:
             values["experiment"] = self.experiment
         state_dir = ctx.params.get("state_dir") or default_state_dir()
+        values["path_map"] = {**ctx.meta[FILES].paths, **dict(ctx.params.get("path_map", ()))}
         return Settings(to=self.to, state_dir=state_dir, experiment_map=dict(self.experiments), **values)
 
 

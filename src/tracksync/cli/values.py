@@ -87,6 +87,25 @@ class Place(Kind):
             self.fail(f"{value!r} names a home directory that is not known", param, ctx)
 
 
+class Mapped(Kind):
+    """``OLD=NEW``: a directory that stores name, and where it is now; in the environment several, parted by ``:``."""
+
+    name = "old=new"
+    envvar_list_splitter = ":"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Turn text into old path and new path; both from / or ~ on, so that they say the same everywhere."""
+        if isinstance(value, tuple):
+            return value
+        old, equals, new = str(value).partition("=")
+        if not equals or not old.startswith("/"):
+            self.fail(f"{value!r} is not OLD=NEW with two absolute paths", param, ctx)
+        found = Place().convert(new, param, ctx)
+        if not found.is_absolute():
+            self.fail(f"{new!r} is not an absolute path", param, ctx)
+        return old, str(found)
+
+
 class Flag(Kind):
     """Yes or no in ``config.toml``: ``true`` or ``false``, nothing else."""
 
