@@ -57,7 +57,7 @@ def test_a_job_is_followed_from_before_its_database_exists(tmp_path, store, serv
 
 
 def test_many_runs_of_many_jobs_in_one_database(store, server, settings, experiment_name):
-    runs = [store.run(experiment_name, f"run {n}") for n in range(30)]
+    runs = [store.run(experiment_name, f"run {n}") for n in range(8)]
     parent = runs[0]
     for n, run in enumerate(runs):
         run.log("loss", [float(n), n + 0.5])
@@ -68,7 +68,7 @@ def test_many_runs_of_many_jobs_in_one_database(store, server, settings, experim
         run.end()
     with watching([store.path], settings):
         until(lambda: all(state(settings, run) in (State.LIVE, State.DONE) for run in runs))
-        assert_equal(store.path, server.url)
+        until(equal(store, server), every=0.5)
         for run in runs[::2]:
             run.log("loss", [-1.0])
             run.end()
@@ -161,9 +161,27 @@ def test_a_damaged_database_is_told_and_stops_no_other(tmp_path, store, server, 
     broken.path.write_bytes(broken.path.read_bytes()[:20_000])
     report = tracksync.push([store.path, broken.path], settings=settings)
     assert report.exit_code == 5
-    assert "is damaged, or being copied" in report.failed[0]
-    assert str(broken.path) in report.failed[0]
+    assert "is damaged, or being copied" in report.unlisted[0]
+    assert str(broken.path) in report.unlisted[0]
     assert_equal(store.path, server.url)
+
+
+def test_watch_follows_the_others_while_a_database_is_copied(tmp_path, store, server, settings, experiment_name):
+    late = Database(tmp_path / "job" / "late" / "mlflow.db")
+    late_run = late.run(experiment_name)
+    late_run.log("loss", [1.0])
+    late_run.end()
+    whole = late.path.read_bytes()
+    late.path.write_bytes(whole[: len(whole) // 2])
+    run = store.run(experiment_name)
+    with watching([tmp_path], settings):
+        for value in range(3):
+            run.log("loss", [float(value)])
+            until(lambda: (there := remote(server, run)) and there.data.metrics.get("loss") == value)  # noqa: B023
+        assert remote(server, late_run) is None
+        late.path.write_bytes(whole)
+        until(lambda: state(settings, late_run) is State.DONE)
+        assert_equal(late.path, server.url)
 
 
 def test_a_killed_writers_database_is_delivered(store, server, settings, experiment_name):

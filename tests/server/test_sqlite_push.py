@@ -13,7 +13,12 @@ def settings(server, state_dir, experiment_name):
     return Settings(to=server.url, state_dir=state_dir, settle=0.0, experiment=f"{experiment_name} {{experiment}}")
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+OLDEST, *BETWEEN = sorted(VERSIONS, key=lambda version: [int(part) for part in version.split(".")])
+
+
+@pytest.mark.parametrize(
+    "version", [OLDEST, BETWEEN.pop(), *(pytest.param(v, marks=pytest.mark.slow) for v in BETWEEN)]
+)
 def test_what_every_mlflow_version_wrote_arrives(version, tmp_path, server, settings, experiment_name):
     path = sample(version, tmp_path / "job")
     before = schema(path), path.read_bytes()

@@ -28,7 +28,7 @@ class Snapshot:
             HeldError: it may not be read, or there is no room.
         """
         self.files = files
-        self._directory = tempfile.TemporaryDirectory(prefix="tracksync-")
+        self._directory = tempfile.TemporaryDirectory(prefix="tracksync-", ignore_cleanup_errors=True)
         self.path = Path(self._directory.name) / "copy.db"
         for suffix in ("", "-journal", "-wal"):
             self._copy(path, suffix)

@@ -22,7 +22,7 @@ class Scratch:
     def file(self, data: bytes, digest: str) -> tuple[Path, str, os.stat_result]:
         """A file that holds ``data``: its directory, name and stat."""
         if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="tracksync-")
+            self._directory = tempfile.TemporaryDirectory(prefix="tracksync-", ignore_cleanup_errors=True)
         root = Path(self._directory.name).resolve()
         path = root / digest
         if not path.exists():
