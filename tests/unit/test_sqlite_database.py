@@ -111,6 +111,12 @@ class TestKilledWriter:
         del source._known[run.store.path]
         assert not list(tmp_path.glob("tracksync-*"))
 
+    def test_a_copy_that_was_tidied_away_is_made_again(self, run, source):
+        killed(run)
+        assert steps(source, run) == {"loss": 2}
+        source._known[run.store.path].database._snapshot.path.unlink()
+        assert steps(source, run) == {"loss": 2}
+
     def test_when_the_job_goes_on_it_is_read_in_place_again(self, run, source):
         killed(run)
         assert steps(source, run) == {"loss": 2}

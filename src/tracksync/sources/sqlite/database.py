@@ -69,7 +69,8 @@ class Database:
 
     @contextmanager
     def _opened(self, files: Files) -> Iterator[sqlite3.Connection]:
-        if self._snapshot is None or self._snapshot.files != files:
+        # /tmp is tidied on many hosts: a copy that is gone is made again
+        if self._snapshot is None or self._snapshot.files != files or not self._snapshot.path.exists():
             self._snapshot = None
             try:
                 connection = self._begin(self._address(files))
@@ -78,7 +79,10 @@ class Database:
                     raise self._told(error) from error
                 self._snapshot = self._copy(files, error)
         if self._snapshot is not None:
-            connection = self._begin(f"{self._snapshot.path.as_uri()}?immutable=1")
+            try:
+                connection = self._begin(f"{self._snapshot.path.as_uri()}?immutable=1")
+            except sqlite3.Error as error:
+                raise self._told(error) from error
         try:
             yield connection
         except sqlite3.Error as error:
