@@ -17,6 +17,7 @@ from tracksync.destination import Destination, Limits, RemoteRun
 from tracksync.errors import HeldError, RefusedError, RemovedError, TracksyncError, UncertainError
 from tracksync.ledger import Entry, Ledger
 from tracksync.model import RunHeader, Store
+from tracksync.pointset import PointSet
 
 log = logging.getLogger("tracksync")
 
@@ -156,8 +157,12 @@ def give_up_doubles(destination: Destination, entry: Entry) -> None:
     ``status`` names them. Nothing else is ever deleted on the server.
     """
     for other_id in list(entry.doubles):
-        other = destination.get_run(other_id)
         assert entry.run_id is not None
+        try:
+            other = destination.get_run(other_id)
+        except HeldError:  # deleted for good meanwhile
+            entry.doubles.remove(other_id)
+            continue
         begun = other.tags.get(tags.DUPLICATE_OF) == entry.run_id  # and broken off: it may lack our tag already
         if other.deleted or (tags.SOURCE_RUN_ID not in other.tags and not begun):
             entry.doubles.remove(other_id)
@@ -182,8 +187,9 @@ def _contained(destination: Destination, other: RemoteRun, kept: RemoteRun) -> b
     there = destination.list_artifacts(kept)
     if any(there.get(path) != size for path, size in destination.list_artifacts(other).items()):
         return False
-    return all(
-        {repr(p) for p in destination.history(other.run_id, key)}
-        <= {repr(p) for p in destination.history(kept.run_id, key)}
-        for key in other.latest
-    )
+    return all(_holds_all(destination, other.run_id, kept.run_id, key) for key in other.latest)
+
+
+def _holds_all(destination: Destination, other: str, kept: str, key: str) -> bool:
+    held = PointSet(destination.history(kept, key))
+    return all(point in held for point in destination.history(other, key))

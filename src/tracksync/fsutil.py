@@ -291,3 +291,12 @@ def login_of(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def owner_of(path: Path) -> str:
+    """The owner of what lies at ``path``; of a run in a database, of the database: the nearest part that is there."""
+    while True:
+        try:
+            return login_of(path.lstat().st_uid)
+        except (FileNotFoundError, NotADirectoryError):
+            path = path.parent

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from tracksync import tags
 from tracksync.errors import HeldError, NotSettledError
+from tracksync.fsutil import owner_of
 from tracksync.lease import Leases
 from tracksync.ledger import Entry, State
 from tracksync.lineage import Parents
-from tracksync.model import Delta
+from tracksync.model import Delta, RunHeader, RunRef
 from tracksync.replay import anything, collect_files, sendable
 from tracksync.work import Outcome, Parts, Work, at_home
 
@@ -79,7 +80,10 @@ class Intake:
         entry, header = work.entry, delta.header
         entry.path, entry.store, entry.kind = str(work.ref.path), work.ref.store.address, work.ref.store.kind
         entry.name, entry.experiment = header.name, header.experiment_name
-        entry.other_paths = [str(path) for path in self.others.get(entry.source_id, ())]
+        others = self.others.get(entry.source_id, ())
+        entry.other_paths = [str(path) for path in others]
+        if entry.run_id is None:
+            _undisputed(work.ref, header, others)
         if refused := self._parents.refusal(entry.source_id, header.parent):
             header = replace(header, parent=None)
             delta = replace(delta, header=header, refused={**delta.refused, "tag:mlflow.parentRunId": refused})
@@ -92,6 +96,22 @@ class Intake:
     def _due(self, work: Work, delta: Delta) -> bool:
         todo = sendable(work, delta, self._parts)
         return anything(work, todo, self._parts) or not work.entry.confirmed or self._parents.linkable(work.entry)
+
+
+def _undisputed(ref: RunRef, header: RunHeader, others: Sequence[Path]) -> None:
+    """Make sure that runs with one id belong to one owner, before the first of them is delivered.
+
+    Whoever copies a colleague's run id into a store that is found earlier would else be delivered in its place.
+
+    Raises:
+        HeldError: they have different owners.
+    """
+    for path in others:
+        if (owner := owner_of(path)) != header.owner:
+            raise HeldError(
+                f"the run id {ref.source_id} lies in {ref.path}, of {header.owner}, and in {path}, of {owner}",
+                "give the copy a run id of its own, or push the original first",
+            )
 
 
 def _let_go(entry: Entry, delta: Delta) -> None:

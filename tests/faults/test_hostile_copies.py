@@ -217,3 +217,26 @@ def test_a_cycle_of_three_ends_and_every_run_is_there(settings, server, tmp_path
             assert at not in seen, "a cycle on the server"
             seen.add(at)
             at = ids[at].get("mlflow.parentRunId")
+
+
+@needs_root
+def test_of_two_owners_of_one_run_id_none_is_delivered_in_the_others_place(alice, settings, server, proxy, tmp_path):
+    """Whoever is found first would win: neither is sent, both are named, until the original is pushed by itself."""
+    store, run = alice
+    root, _ = copied(store, run, tmp_path / "aa-mallory" / "mlruns")
+    give(root, MALLORY)
+    code, outcomes = push(tmp_path, settings)
+    assert code == 5
+    (note,) = outcomes[run.id].notes[:1]
+    assert str(root) in note
+    assert str(store.root) in note
+    assert proxy.writes == []
+    assert push(store.root, settings)[0] == 0
+    assert push(tmp_path, settings)[0] == 0
+    assert_equal(store.root, server.url)
+
+
+def test_of_two_directories_of_one_owner_the_first_is_delivered(alice, settings, tmp_path):
+    store, run = alice
+    copied(store, run, tmp_path / "zz-copy" / "mlruns")
+    assert push(tmp_path, settings)[0] == 0

@@ -8,7 +8,8 @@ from filestore_make import DATA, OTHER, RUN, experiment_yaml, make_run, run_yaml
 
 from tracksync.errors import ConfigError
 from tracksync.model import Store
-from tracksync.sources.filestore import FileStoreSource, locate
+from tracksync.sources import breadth
+from tracksync.sources.filestore import FileStoreSource
 
 SOURCE = FileStoreSource()
 
@@ -129,12 +130,14 @@ class TestFind:
             assert roots(scratch) == [scratch / "mlruns"]
         assert [r.getMessage() for r in caplog.records] == [f"{scratch}/closed is passed over: Permission denied"]
 
-    def test_a_tree_too_large_is_an_error_with_a_hint(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(locate, "MAX_DIRECTORIES", 3)
-        for name in "abcd":
-            (tmp_path / name).mkdir()
-        with pytest.raises(ConfigError, match="more than 3 directories"):
-            roots(tmp_path)
+    def test_a_tree_too_large_is_passed_over_and_named_once_and_hides_no_other(self, tmp_path, monkeypatch, caplog):
+        monkeypatch.setattr(breadth, "MAX_DIRECTORIES", 30)
+        for number in range(50):
+            (tmp_path / "alice" / f"{number}").mkdir(parents=True)
+        make_run(tmp_path / "bob" / "deep" / "down" / "mlruns")
+        assert roots(tmp_path) == [tmp_path / "bob" / "deep" / "down" / "mlruns"]
+        expected = f"{tmp_path}/alice holds more than 30 directories: name the stores in it instead"
+        assert [r.getMessage() for r in caplog.records] == [expected]
 
     def test_a_directory_that_vanishes_meanwhile_is_passed_over(self, tmp_path):
         make_run(tmp_path / "a" / "mlruns")

@@ -9,11 +9,10 @@ import pytest
 from filestore_make import experiment_yaml, make_run, write
 
 from sqlitestore import VERSIONS, Database, sample
-from tracksync.errors import ConfigError
 from tracksync.model import AllSettled, Cursor, RunRef, Store
-from tracksync.sources import load_sources
+from tracksync.sources import breadth, load_sources
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.sqlite import SqliteSource, listing, locate, rows
+from tracksync.sources.sqlite import SqliteSource, listing, rows
 
 KIND = "mlflow-sqlite"
 
@@ -88,12 +87,13 @@ class TestFind:
         assert list(load_sources()["mlflow-file"].find(path.parent)) == []
         assert list(load_sources()["mlflow-file"].find(path)) == []
 
-    def test_too_many_directories(self, source, tmp_path, monkeypatch):
-        monkeypatch.setattr(locate, "MAX_DIRECTORIES", 3)
-        for n in range(5):
-            (tmp_path / f"d{n}").mkdir()
-        with pytest.raises(ConfigError, match="more than 3 directories"):
-            roots(source, tmp_path)
+    def test_too_many_directories_hide_no_others(self, source, store, monkeypatch, caplog):
+        top = store.path.parent.parent
+        monkeypatch.setattr(breadth, "MAX_DIRECTORIES", 30)
+        for number in range(50):
+            (top / "large" / f"d{number}").mkdir(parents=True)
+        assert roots(source, top) == [store.path]
+        assert [r.getMessage() for r in caplog.records if "more than 30 directories" in r.getMessage()]
 
 
 class TestRuns:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tracksync.errors import ConfigError, HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, directories_in, read_small
 from tracksync.model import RunRef, Store
+from tracksync.sources.breadth import Breadth
 from tracksync.sources.filestore import meta
 from tracksync.sources.seen import AGAIN, PASSING
 from tracksync.sources.texts import RUN_ID
@@ -21,8 +22,6 @@ from tracksync.sources.texts import RUN_ID
 KIND = "mlflow-file"
 TRASH = ".trash"
 
-#: Directories searched below one path. A tree larger than that is no place to keep walking on a shared system.
-MAX_DIRECTORIES = 100_000
 
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
 #: What MLflow keeps beside the runs of an experiment.
@@ -34,7 +33,7 @@ def find(path: Path) -> Iterator[Store]:
     """Find the stores at, above or below ``path``; see Source.find.
 
     Raises:
-        ConfigError: ``path`` may not be read, or holds too many directories to search.
+        ConfigError: ``path`` may not be read,.
         NotSettledError: the file system fails at the moment.
     """
     path = path.resolve()
@@ -65,7 +64,7 @@ def _store_above(path: Path) -> Path | None:
 
 
 def _stores_below(top: Path) -> Iterator[Path]:
-    queue, seen = deque([top]), 0
+    queue, breadth = deque([top]), Breadth(top)
     while queue:
         directory = queue.popleft()
         names = _listed(directory) if directory == top else _directories(directory)
@@ -74,11 +73,9 @@ def _stores_below(top: Path) -> Iterator[Path]:
             continue
         for name in names:
             # <digits>/<run id> outside a store is the artifact root of a database: runs, whose files are no stores
-            if not name.startswith(".") and not (RUN_ID.fullmatch(name) and _EXPERIMENT_ID.fullmatch(directory.name)):
+            inside = RUN_ID.fullmatch(name) and _EXPERIMENT_ID.fullmatch(directory.name)
+            if not name.startswith(".") and not inside and breadth.allows(directory / name):
                 queue.append(directory / name)
-                seen += 1
-        if seen > MAX_DIRECTORIES:
-            raise ConfigError(f"{top} holds more than {MAX_DIRECTORIES} directories", "name the stores in it instead")
 
 
 def _directories(path: Path) -> list[str]:

@@ -12,12 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from tracksync.errors import ConfigError
+from tracksync.sources.breadth import Breadth
 from tracksync.sources.texts import RUN_ID
 
 #: How a database is called that is looked for in directories; one that is named may be called as it likes.
 _NAME = re.compile(r".+\.(?:db|sqlite|sqlite3)")
-#: Directories searched below one path. A tree larger than that is no place to keep walking on a shared system.
-MAX_DIRECTORIES = 100_000
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
 _log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
     """The databases at ``path``, above it (for ``<database>/<run id>``) or below it; ``holds_runs`` judges a file.
 
     Raises:
-        ConfigError: a directory may not be read, or holds too many others.
+        ConfigError: a directory may not be read.
     """
     path = path.resolve()
     for named in (path, path.parent):
@@ -43,7 +42,7 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
 
 
 def _below(top: Path) -> Iterator[Path]:
-    queue, seen = deque([top]), 0
+    queue, breadth = deque([top]), Breadth(top)
     while queue:
         directory = queue.popleft()
         files, directories = _entries(directory)
@@ -52,11 +51,8 @@ def _below(top: Path) -> Iterator[Path]:
             continue  # an experiment of a file store: what lies below are runs
         for name in directories:
             # runs of file stores and artifacts of databases: what a job logged is not what it logs to
-            if not name.startswith(".") and not RUN_ID.fullmatch(name):
+            if not name.startswith(".") and not RUN_ID.fullmatch(name) and breadth.allows(directory / name):
                 queue.append(directory / name)
-                seen += 1
-        if seen > MAX_DIRECTORIES:
-            raise ConfigError(f"{top} holds more than {MAX_DIRECTORIES} directories", "name the stores in it instead")
 
 
 def _entries(path: Path) -> tuple[list[str], list[str]]:
