@@ -25,3 +25,9 @@ def test_what_every_mlflow_version_wrote_arrives(version, tmp_path, server, sett
     assert report.exit_code == 0, report
     assert (schema(path), path.read_bytes()) == before
     assert_equal(path, server.url, experiment=lambda name: f"{experiment_name} {name}")
+
+
+def test_verify_reads_a_database_as_push_does(tmp_path, server, settings):
+    path = sample(NEWEST, tmp_path / "job")
+    tracksync.push(path, settings=settings)
+    assert tracksync.api.verify(path.parent.glob("*.db"), settings=settings).exit_code == 0
