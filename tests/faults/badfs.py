@@ -94,10 +94,9 @@ class BadFiles:
         return _File(self, file, self._path_of(fd)) if arguments[:1] == ("rb",) else file
 
     def _scandir(self, path="."):
-        if isinstance(path, int):
-            return self._real["scandir"](path)
-        self.before("scandir", os.fspath(path))
-        return _Listing(self, self._real["scandir"](path))
+        where = self._path_of(path) if isinstance(path, int) else os.fspath(path)
+        self.before("scandir", where)
+        return _Listing(self, self._real["scandir"](path), where)
 
 
 class _File:
@@ -119,8 +118,8 @@ class _File:
 
 
 class _Listing:
-    def __init__(self, files, listing):
-        self._files, self._listing = files, listing
+    def __init__(self, files, listing, where):
+        self._files, self._listing, self._where = files, listing, where
 
     def __enter__(self):
         return self
@@ -135,13 +134,13 @@ class _Listing:
         return self
 
     def __next__(self):
-        return _Entry(self._files, next(self._listing))
+        return _Entry(self._files, next(self._listing), self._where)
 
 
 class _Entry:
-    def __init__(self, files, entry):
+    def __init__(self, files, entry, where):
         self._files, self._entry = files, entry
-        self.name, self.path = entry.name, entry.path
+        self.name, self.path = entry.name, f"{where}/{entry.name}"
 
     def __fspath__(self):
         return self.path

@@ -148,7 +148,7 @@ def watch_names(steps, state_dir):
 def watch_requests(steps):
     from tracksync.mlflow_server.http import Http
 
-    def name(_http, request, _data):
+    def name(_http, request, *_):
         asks = request.method in ("GET", "HEAD") or request.endpoint.endswith(QUESTIONS)
         return None if asks else f"{request.method} {request.endpoint}"
 

@@ -42,7 +42,7 @@ class FileStoreSource:
         """Find file stores; see Source.find.
 
         Raises:
-            ConfigError: ``path`` may not be read, or holds too many directories to search.
+            ConfigError: ``path`` may not be read.
         """
         return locate.find(path)
 

@@ -33,7 +33,7 @@ def find(path: Path) -> Iterator[Store]:
     """Find the stores at, above or below ``path``; see Source.find.
 
     Raises:
-        ConfigError: ``path`` may not be read,.
+        ConfigError: ``path`` may not be read.
         NotSettledError: the file system fails at the moment.
     """
     path = path.resolve()

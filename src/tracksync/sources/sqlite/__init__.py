@@ -61,7 +61,8 @@ class SqliteSource:
         """Find databases; see Source.find.
 
         Raises:
-            ConfigError: ``path`` may not be read, or holds too many directories to search.
+            ConfigError: ``path`` may not be read.
+            NotSettledError: the file system fails at the moment.
         """
         return (Store(self.kind, found) for found in locate.find(path, self._holds_runs))
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from tracksync.errors import ConfigError
+from tracksync.errors import ConfigError, NotSettledError
 from tracksync.sources.breadth import Breadth
+from tracksync.sources.seen import AGAIN, PASSING
 from tracksync.sources.texts import RUN_ID
 
 #: How a database is called that is looked for in directories; one that is named may be called as it likes.
@@ -25,7 +26,8 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
     """The databases at ``path``, above it (for ``<database>/<run id>``) or below it; ``holds_runs`` judges a file.
 
     Raises:
-        ConfigError: a directory may not be read.
+        ConfigError: ``path`` may not be read.
+        NotSettledError: the file system fails at the moment.
     """
     path = path.resolve()
     for named in (path, path.parent):
@@ -34,18 +36,20 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
             return
     try:
         os.scandir(path).close()
+        yield from filter(holds_runs, _below(path))
     except (FileNotFoundError, NotADirectoryError):
         return
     except PermissionError as error:
         raise ConfigError(f"{path} may not be read", "ask its owner for read permission, or leave it out") from error
-    yield from filter(holds_runs, _below(path))
+    except OSError as error:
+        raise NotSettledError(f"{path} cannot be listed: {error.strerror}", AGAIN) from error
 
 
 def _below(top: Path) -> Iterator[Path]:
     queue, breadth = deque([top]), Breadth(top)
     while queue:
         directory = queue.popleft()
-        files, directories = _entries(directory)
+        files, directories = _entries(directory, strict=directory == top)
         yield from (directory / name for name in files if _NAME.fullmatch(name))
         if _EXPERIMENT_ID.fullmatch(directory.name) and "meta.yaml" in files:
             continue  # an experiment of a file store: what lies below are runs
@@ -55,8 +59,11 @@ def _below(top: Path) -> Iterator[Path]:
                 queue.append(directory / name)
 
 
-def _entries(path: Path) -> tuple[list[str], list[str]]:
-    """The names of the regular files and of the real directories in ``path``; none where it may not be read."""
+def _entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
+    """The names of the regular files and of the real directories in ``path``; none where it may not be read.
+
+    ``strict``: an OSError that may pass is raised.
+    """
     files: list[str] = []
     directories: list[str] = []
     try:
@@ -69,6 +76,8 @@ def _entries(path: Path) -> tuple[list[str], list[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     except OSError as error:
+        if strict and error.errno in PASSING:
+            raise
         _warn_once(str(path), error.strerror or str(error))
         return [], []
     return sorted(files), sorted(directories)
