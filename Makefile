@@ -9,6 +9,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Tests mostly wait for servers: two at a time take little longer than one. More processes, more servers.
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 OLD := .venv-mlflow-2.16
 LIGHT := .venv-light
@@ -46,11 +48,11 @@ demo: .venv/.run
 	$(BIN)/tracksync demo $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/pytest -m 'not slow' $(ARGS)
+	$(BIN)/pytest -m 'not slow' $(WORKERS) $(ARGS)
 
 # What `make test` leaves out; the environments stand before the tests that would be skipped without them.
 test-all: venvs test
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow $(WORKERS) $(ARGS)
 
 test-light: .venv/.dev $(LIGHT)/.done
 	$(BIN)/pytest tests/server/test_light.py $(ARGS)
