@@ -7,7 +7,8 @@ A store is the directory of a file store, or an SQLite file (which is read from 
 Every difference is listed in one assertion. What is compared, for each run of the stores: that exactly one run on the
 server (of any experiment, deleted ones included) carries its id, experiment, name, user, status, start and end time,
 lifecycle stage, params, tags (people may add some on the server), every metric point, dataset inputs, artifacts by
-path and content, and the parent. Identical repeats of a point are one point, as they are in MLflow's databases.
+path and content, the parent, and the logged models that the run made (name, type, status, params, tags, metrics,
+artifacts) or is linked with. Identical repeats of a point are one point, as they are in MLflow's databases.
 """
 
 import math
@@ -18,11 +19,13 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from sqlitestore import THERE
 
 SOURCE_ID = "tracksync.source.run_id"
+SOURCE_MODEL = "tracksync.source.model_id"
 PARENT = "mlflow.parentRunId"
 LARGEST = 1.7976931348623157e308
 _scratch = tempfile.TemporaryDirectory(prefix="tracksync-test-oracle-")
@@ -76,7 +79,11 @@ def comparable(value):
 def artifacts(client, run_id):
     """Every artifact of a run: path -> content. What tracksync adds itself is left out."""
     # The client's own listing asks for logged models too, which an old server answers with 404.
-    repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri, client.tracking_uri)
+    return _contents(client, client.get_run(run_id).info.artifact_uri)
+
+
+def _contents(client, uri):
+    repository = get_artifact_repository(uri, client.tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
         return {
             path: Path(repository.download_artifacts(path, scratch)).read_bytes() for path in _paths(repository, None)
@@ -148,6 +155,7 @@ def _compared(here, ours, there, theirs, ids, experiment):
     for key in set(ours.data.metrics) & set(theirs.data.metrics):
         yield f"points of {key!r}", *_apart(points(here, a.run_id, key), points(there, b.run_id, key))
     yield "datasets", _datasets(ours), _datasets(theirs)
+    yield from _models(here, ours, there, theirs)
     yield "artifacts", artifacts(here, a.run_id), artifacts(there, b.run_id)
 
 
@@ -169,6 +177,94 @@ def _parents(source, server, ids):
         return (wanted, wanted, None), (ids.get(linked, linked), server.get("tracksync.source.parent_run_id"),
                                         server.get("tracksync.parent_pending"))  # fmt: skip
     return (None, wanted), (linked, server.get("tracksync.parent_pending"))
+
+
+def _all_models(client, run):
+    try:
+        return client.search_logged_models([run.info.experiment_id])
+    except MlflowException:  # too old to have any
+        return []
+
+
+def models_of(client, run):
+    """The logged models that a run made; none where the server is too old to have any."""
+    return [model for model in _all_models(client, run) if model.source_run_id == run.info.run_id]
+
+
+def server_model(server, source_id):
+    """The one model on a server that carries a source id."""
+    there = client_of(server)
+    experiments = [e.experiment_id for e in there.search_experiments(view_type=ViewType.ALL)]
+    models = there.search_logged_models(experiments, f"tags.`{SOURCE_MODEL}` = '{source_id}'")
+    assert len(models) == 1, f"{len(models)} models on the server for {source_id}: {[m.model_id for m in models]}"
+    return models[0]
+
+
+def _models(here, ours, there, theirs):
+    """What a run made and is linked with; models are paired by their source id."""
+    source = {m.model_id: m for m in models_of(here, ours)}
+    server = [(m.tags.get(SOURCE_MODEL), m) for m in models_of(there, theirs)]
+    yield "models", sorted(source), sorted(str(name) for name, _ in server)
+    pairs, theirs = dict(server), there.get_run(theirs.info.run_id)  # a search tells of no inputs that are models
+    for name in source.keys() & pairs.keys():
+        yield from _model(here, source[name], there, pairs[name])
+    yield "measured", *_apart(_measured_here(here, ours), _measured_there(there, theirs))
+    yield (
+        "outputs",
+        _links(here, ours, ours.outputs, "model_outputs"),
+        _links(there, theirs, theirs.outputs, "model_outputs"),
+    )
+    yield (
+        "inputs",
+        _links(here, ours, ours.inputs, "model_inputs"),
+        _links(there, theirs, theirs.inputs, "model_inputs"),
+    )
+
+
+def _links(client, run, links, name):
+    """The models that a run is linked with, by their source ids, with the step of an output."""
+    found = []
+    for link in getattr(links, name, None) or ():
+        tags = client.get_logged_model(link.model_id).tags
+        found.append((tags.get(SOURCE_MODEL, link.model_id), getattr(link, "step", None)))
+    return sorted(found)
+
+
+def _model(here, a, there, b):
+    for field in ("name", "status"):
+        yield f"model {field}", getattr(a, field), getattr(b, field)
+    yield "model type", a.model_type or "", b.model_type or ""
+    yield "model params", a.params, b.params
+    yield "model tags", a.tags, {k: b.tags.get(k) for k in a.tags}
+    yield "model artifacts", _contents(here, a.artifact_location), _contents(there, b.artifact_location)
+
+
+def _measured_here(client, run):
+    """What a run measured of models, from the files: MLflow's own reader tells only the latest point of each key."""
+    found = set()
+    for model in _all_models(client, run):
+        metrics = Path(model.artifact_location.removeprefix("file://")).parent / "metrics"
+        for path in (path for path in metrics.rglob("*") if path.is_file()):
+            for line in path.read_text().splitlines():
+                timestamp, value, step, run_id, *dataset = line.split()
+                point = (str(path.relative_to(metrics)), int(timestamp), int(step), _stored(float(value)))
+                if run_id == run.info.run_id:
+                    found.add((model.model_id, *point, *(dataset or (None, None))))
+    return found
+
+
+def _measured_there(client, run):
+    return {
+        (model.tags.get(SOURCE_MODEL), m.key, m.timestamp, m.step, _stored(m.value), m.dataset_name, m.dataset_digest)
+        for model in _all_models(client, run)
+        for m in model.metrics or ()
+        if m.run_id == run.info.run_id
+    }
+
+
+def _stored(value):
+    """The databases of MLflow's servers hold 0 for a NaN that was measured of a model."""
+    return comparable(0.0 if math.isnan(value) else value)
 
 
 def _datasets(run):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric, RunStatus
 
 PARENT = "mlflow.parentRunId"
 
@@ -78,6 +78,40 @@ class RunWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         return target
+
+    def model(self, name="net", *, kind=None, params=None, tags=None, files=None, status="READY", step=None):
+        """Make a logged model as MLflow 3 does; with a step it is an output of the run. Returns its id.
+
+        A status of None leaves it PENDING.
+        """
+        model = self.client.create_logged_model(
+            self.path.parent.name, name=name, source_run_id=self.id, params=params, tags=tags, model_type=kind
+        )
+        for path, content in (files or {}).items():
+            self.model_file(model.model_id, path, content)
+        if status:
+            self.client.finalize_logged_model(model.model_id, status)
+        if step is not None:
+            self.client.log_outputs(self.id, [LoggedModelOutput(model.model_id, step)])
+        return model.model_id
+
+    def model_file(self, model_id, path, content):
+        """Write or replace a file of a model."""
+        target = self.path.parent / "models" / model_id / "artifacts" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+    def takes(self, model_id):
+        """Link a model as input of the run."""
+        self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
+
+    def measure(self, model_id, key, values, *, dataset=None, step=None):
+        """Log values of a metric of a model, as `mlflow.log_metric(..., model_id=...)` does."""
+        for value in values:
+            self.steps += 1
+            name, digest = dataset or (None, None)
+            point = Metric(key, value, now() + self.steps, self.steps if step is None else step, model_id, name, digest)
+            self.client.log_batch(self.id, metrics=[point])
 
     def append(self, relative, text):
         """Append to a file of the run directory, whole lines or not."""

@@ -160,7 +160,7 @@ class ArtifactLane:
             if not _same(os.fstat(file.fileno()), item):
                 return False
             stream = cast(BinaryIO, _Stream(file, self._stopping))
-            self._destination.put_artifact(remote, self._destination.legal_path(item.path), stream, item.size)
+            self._destination.put_artifact(remote, self._destination.legal_path(item.name), stream, item.size)
             # by name as well: a file replaced by rename leaves the descriptor that was read unchanged
             return _same(os.fstat(file.fileno()), item) and _same(fsutil.lstat_below(item.root, item.relative), item)
 

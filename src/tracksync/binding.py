@@ -91,7 +91,7 @@ def _bind(candidate: Candidate, runs: Sequence[RemoteRun], limits: Limits) -> No
     if entry.run_id not in (None, kept.run_id):
         # what was delivered went to a run that is not the one to keep: start over there
         candidate.adopted = True
-        entry.server_cursor = None
+        entry.server_cursor, entry.models = None, {}
     entry.doubles = sorted(run.run_id for run in runs if run.run_id != kept.run_id and not run.deleted)
     entry.run_id, entry.experiment_id = kept.run_id, kept.experiment_id
     candidate.remote = kept

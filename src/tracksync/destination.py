@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from tracksync.model import DatasetInput, Point, RunStatus
+from tracksync.modelport import LoggedModels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,8 @@ class Limits:
     user: int = 250
     #: Whether ``:`` may stand in a key (MLflow 2.9 refuses it).
     colon_in_key: bool = True
+    #: Whether it knows logged models (MLflow 3).
+    models: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,9 @@ class RemoteRun:
     latest: Mapping[str, Point] = field(default_factory=dict)
     #: name and digest of each dataset input
     datasets: frozenset[tuple[str, str]] = frozenset()
+    #: ids on the server of the logged models that it took in, and put out
+    model_inputs: frozenset[str] = frozenset()
+    model_outputs: frozenset[str] = frozenset()
 
 
 class Destination(Protocol):
@@ -66,7 +72,11 @@ class Destination(Protocol):
 
     @property
     def limits(self) -> Limits:
-        """What the server takes (asks it once)."""
+        """What the server takes (asks it once, and again when it was probed)."""
+
+    @property
+    def models(self) -> LoggedModels:
+        """Its logged models; only of a server whose limits say that it knows them."""
 
     def probe(self) -> str:
         """Ask the tracking API itself for an answer and return the server's version."""
@@ -83,6 +93,12 @@ class Destination(Protocol):
 
     def distrust(self) -> None:
         """Forget what is known of the server's entities: it was away, and may have come back from a backup."""
+
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """The tags of an experiment."""
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Set a tag of an experiment."""
 
     def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids`` as ``tracksync.source.run_id``.

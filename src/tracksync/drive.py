@@ -48,6 +48,9 @@ class _Drive:
     #: failures in a row without anything delivered, by run
     failures: dict[str, int] = field(default_factory=dict)
     fruitless: int = 0
+    #: runs that wait for a model of another run: looked at once more when all others are done, which may have made it
+    linking: dict[str, RunRef] = field(default_factory=dict)
+    relinked: bool = False
     #: seconds until the next look
     pause: float = 0.0
 
@@ -80,8 +83,17 @@ class _Drive:
                 outcome = self.engine.give_up(outcome.ref, error)
         elif outcome.state is State.SYNCING:
             return outcome.ref
+        if outcome.entry.models_pending and not self.relinked:
+            self.linking[source_id] = outcome.ref
+            self.engine.forget(source_id)
+            return None
         self.done(outcome)
         return None
+
+    def relink(self) -> list[RunRef]:
+        """The runs that wait for a model, once."""
+        self.relinked = True
+        return list(self.linking.values())
 
     def _fruitless(self, outcome: Outcome) -> bool:
         """Whether a run was begun again too often: a request got no answer, or the run changed hands."""
@@ -129,6 +141,8 @@ def drive(engine: Engine, refs: Collection[RunRef], plan: Plan, listener: Listen
         todo = _pass(state, todo)
         if not todo and state.restored():
             todo = list(refs)
+        if not todo and not state.relinked:
+            todo = state.relink()
         if todo:
             _pause(engine, todo, state.pause)
     state.report.runs = list(state.runs.values())
@@ -149,6 +163,7 @@ def _pass(state: _Drive, todo: Sequence[RunRef]) -> list[RunRef]:
         except UnreachableError as error:
             state.lost_server(error)
             return [*again, *todo[start:]]
+        engine.parts.say(state.listener.note)
         state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
         again += [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
     state.fruitless = 0
@@ -228,6 +243,10 @@ def notes(entry: Entry, state: State) -> Iterable[str]:
         yield f"not sent yet: {what}: being written, or larger than --live-max-size before the run ends"
     if entry.parent is not None and entry.parent_run_id is None and entry.run_id is not None:
         yield f"link pending: its parent {entry.parent} is not on the server yet"
+    for model in entry.models_pending:
+        yield f"link pending: model {model} is not on the server yet"
+    for model in (source_id for source_id, server_id in entry.models.items() if not server_id):
+        yield f"model {model} was removed on the server, and is not made anew"
     for item, reason in list(entry.refused.items())[:3]:
         yield f"left out for good: {item}: {reason}"
     if entry.refused_count > 3:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 
-from tracksync import binding, lineage
+from tracksync import binding, lineage, modelsync
 from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
 from tracksync.destination import Destination
@@ -120,15 +120,17 @@ class Engine:
         done: list[Outcome] = []
         hands = self._bind(self._take(refs, done), done)
         self._parents.find(work.entry for work, _ in hands)
-        futures = [self._pool.submit(self._guard, work, self._replay, delta) for work, delta in hands]
         failures: list[TracksyncError] = []
-        for future in futures:
-            try:
-                done.append(future.result())
-            except TracksyncError as error:
-                failures.append(error)
+        for level in modelsync.levels([delta for _, delta in hands]):
+            futures = [self._pool.submit(self._guard, hands[i][0], self._replay, hands[i][1]) for i in level]
+            for future in futures:
+                try:
+                    done.append(future.result())
+                except TracksyncError as error:
+                    failures.append(error)
         if failures:
             raise failures[0]
+        self.intake.experiment_tags.deliver()
         return done
 
     def _take(self, refs: Sequence[RunRef], done: list[Outcome]) -> list[Hand]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tracksync import tags
 from tracksync.errors import HeldError, NotSettledError
+from tracksync.experimenttags import ExperimentTags
 from tracksync.fsutil import owner_of
 from tracksync.lease import Leases
 from tracksync.ledger import Entry, State
@@ -28,6 +29,7 @@ class Intake:
 
     def __init__(self, parts: Parts, leases: Leases, parents: Parents) -> None:
         self._parts, self._leases, self._parents = parts, leases, parents
+        self.experiment_tags = ExperimentTags(parts)
         #: directories that hold a run id which is bound to another directory
         self.others: Mapping[str, Sequence[Path]] = {}
 
@@ -79,6 +81,7 @@ class Intake:
         """Note what the run is called and whose child it is; a parent that cannot be is refused."""
         entry, header = work.entry, delta.header
         entry.path, entry.store, entry.kind = str(work.ref.path), work.ref.store.address, work.ref.store.kind
+        self.experiment_tags.see(work.ref, entry, header)
         entry.name, entry.experiment = header.name, header.experiment_name
         others = self.others.get(entry.source_id, ())
         entry.other_paths = [str(path) for path in others]

@@ -16,11 +16,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from tracksync.loggedmodel import LoggedModel, owner_of
+
 #: What a source notes about one item that has been read, e.g. a byte offset. Opaque outside the source.
 Mark: TypeAlias = Any
 
 #: The parts of a run that have marks of their own in a cursor.
-PARTS = ("params", "tags", "metrics", "datasets", "artifacts", "fields")
+PARTS = ("params", "tags", "metrics", "datasets", "artifacts", "models", "fields")
 
 INT64 = 2**63
 
@@ -87,6 +89,8 @@ class RunHeader:
     parent: str | None
     #: Login name (or number) of the owner of the run directory.
     owner: str
+    #: Tags of the run's experiment, whole; a few bytes each.
+    experiment_tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -198,7 +202,10 @@ class MetricTail(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """An artifact file to send: ``path`` is its name on the server, ``root/relative`` the file here."""
+    """An artifact file to send: ``path`` is its name on the server, ``root/relative`` the file here.
+
+    A file of a logged model has a path as :func:`tracksync.loggedmodel.file_path` makes it.
+    """
 
     path: str
     root: Path
@@ -206,6 +213,18 @@ class FileItem:
     size: int
     mtime_ns: int
     mark: Mark
+
+    @property
+    def model(self) -> str | None:
+        """Source id of the logged model that it belongs to, if to one."""
+        owner = owner_of(self.path)
+        return owner[0] if owner else None
+
+    @property
+    def name(self) -> str:
+        """Its name among the artifacts of the run or the model."""
+        owner = owner_of(self.path)
+        return owner[1] if owner else self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,13 +241,14 @@ class Delta:
     datasets: tuple[DatasetInput, ...] = ()
     metrics: tuple[MetricTail, ...] = ()
     files: tuple[FileItem, ...] = ()
+    models: tuple[LoggedModel, ...] = ()
     waiting: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
         """Whether the run holds nothing beyond the cursor, fields of the run itself aside."""
-        return not (self.params or self.tags or self.datasets or self.metrics or self.files)
+        return not (self.params or self.tags or self.datasets or self.metrics or self.files or self.models)
 
 
 class Tally(NamedTuple):

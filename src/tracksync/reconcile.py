@@ -15,6 +15,7 @@ from typing import Any
 from tracksync import tags
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
+from tracksync.loggedmodel import METRIC, item
 from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
 from tracksync.pointset import PointSet, comparable
 from tracksync.servercursor import ServerCursor, checksum, content_digests
@@ -43,12 +44,13 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
     if not cursor.parts["tags"]:
         cursor.advance(_tags_on_server(delta, remote, said.known, ServerCursor.parse(recorded).known, destination))
     cursor.advance(("tags", key, 1) for key in remote.tags if key.startswith(tags.RENAMED_KEY))
-    if not cursor.parts["artifacts"] and delta.files:
+    if not cursor.parts["artifacts"] and any(f.model is None for f in delta.files):
         there = destination.list_artifacts(remote)
         cursor.advance(
             ("artifacts", f.path, f.mark)
             for f in delta.files
-            if there.get(destination.legal_path(f.path)) == f.size
+            if f.model is None
+            and there.get(destination.legal_path(f.path)) == f.size
             and checksum("artifacts", f.path, f.mark) in said.known
         )
     return cursor
@@ -76,6 +78,11 @@ def drain(delta: Delta, cursor: Cursor) -> Cursor:
     whole.advance(("artifacts", f.path, f.mark) for f in delta.files)
     for tail in delta.metrics:
         whole.advance(("metrics", tail.key, chunk.mark) for chunk in tail.chunks(CHUNK))
+    for model in delta.models:
+        whole.advance(model.marks)
+        for measured in model.metrics:
+            name = item(model.source_id, METRIC, measured.key)
+            whole.advance(("models", name, mark) for _, mark in measured.chunks())
     return whole
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from tracksync import binding, lineage, tags
+from tracksync import binding, lineage, modelsync, tags
 from tracksync.delivery import ITEM_NAMES, deliver
 from tracksync.errors import HeldError, RefusedError
 from tracksync.fitting import fit
@@ -37,7 +37,9 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         delta = trust(work, delta, parts)
         todo = sendable(work, delta, parts)
         begin(work, todo, parts)
+        modelsync.make(work, todo, parts)
         send_files(work, todo, parts)
+        todo = modelsync.rewritten(work, todo)
         turn_ends = time.monotonic() + parts.turn
         limits, legal_key = parts.destination.limits, parts.destination.legal_key
         for batch in plan(fit(todo, work.entry.cursor, limits, legal_key), limits):
@@ -47,6 +49,7 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
                 return State.SYNCING
             send(work, batch, parts)
             work.patchy = work.patchy or (batch.ahead and parts.destination.keeps_repeats)
+        modelsync.tell(work, todo, parts)
         work.retried = True
         state = work.entry.state = state_of(work, delta, parts)
         if state is State.SYNCING or not _last(work, todo, parts):
@@ -72,8 +75,10 @@ def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
         problem = work.entry.held.get(item)
         return problem is None or problem.signature != mark or again
 
+    models = modelsync.sendable(work, delta, parts, again=again)
     return replace(
         delta,
+        models=models,
         params=tuple(i for i in delta.params if free(f"param:{i.key}", i.mark)),
         tags=tuple(i for i in delta.tags if free(f"tag:{i.key}", i.mark)),
         datasets=tuple(i for i in delta.datasets if free(f"dataset:{i.item}", i.mark)),
@@ -83,6 +88,7 @@ def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
             for f in delta.files
             if free(f"artifact:{f.path}", f.mark)
             and _due(f, delta, parts)
+            and modelsync.placeable(work, f, models)
             and parts.lane.ready(work.entry.source_id, f, ended=delta.header.ended)
         ),
     )
@@ -99,6 +105,7 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         or bool(lineage.link(entry))
         or (idle and (entry.status, told.get("end")) != todo.header.end)
         or (idle and told.get("incomplete", 0) != len(entry.held))
+        or modelsync.unconfirmed(work)
         or entry.state is State.REMOVED
         or (
             (parts.settings.restore or parts.restored.is_set() or entry.source_id in parts.lacking)
@@ -113,7 +120,7 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
     entry, header, told = work.entry, todo.header, work.entry.cursor.parts["fields"]
     entry.clean, entry.stamp, entry.state = False, None, State.SYNCING
     work.commit(parts)
-    grows = bool(todo.files) or any(tail.size()[0] for tail in todo.metrics)
+    grows = bool(todo.files or todo.models) or any(tail.size()[0] for tail in todo.metrics)
     if entry.status is not None and not header.deleted and (grows or not header.ended):
         # A run that reads FINISHED on the server is complete there: while it grows again it is running.
         parts.destination.update_run(work.run_id, status=RunStatus.RUNNING)
@@ -174,7 +181,12 @@ def send_files(work: Work, todo: Delta, parts: Parts) -> None:
     for item in todo.files:
         if work.remote is None:
             work.remote = parts.destination.get_run(work.run_id)
-        parts.lane.submit(work.entry.source_id, work.remote, item, ended=todo.header.ended)
+        where = work.remote
+        if item.model is not None:
+            if item.model not in work.models:
+                continue  # it could not be made, or is gone
+            where = replace(where, artifact_uri=work.models[item.model].artifact_uri)
+        parts.lane.submit(work.entry.source_id, where, item, ended=todo.header.ended)
 
 
 def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:
@@ -241,7 +253,7 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
     left = [f for f in left if f"artifact:{f.path}" not in entry.held or f.path in sending]
     entry.pending_points, entry.pending_files = 0, len(left) + delta.waiting
     entry.pending_bytes = sum(f.size for f in left)
-    refused = dict(delta.refused)
+    refused = dict(delta.refused) | work.dropped
     for item, reason in work.source.tally(entry.cursor).refused.items():
         refused[item] = f"{reason}; {refused[item]}" if item in refused else reason
     entry.refused, entry.refused_count = dict(list(refused.items())[:NAMED_REFUSALS]), len(refused)
@@ -249,7 +261,9 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
     moving = [
         f for f in left if delta.header.ended or f.path in sending or parts.lane.ready(entry.source_id, f, ended=False)
     ]
-    if any(_due(f, delta, parts) for f in moving) or (delta.header.ended and delta.waiting):
+    if any(_due(f, delta, parts) and modelsync.placed(entry, f) for f in moving) or (
+        delta.header.ended and delta.waiting
+    ):
         return State.SYNCING
     if entry.held:
         return State.HELD

@@ -15,19 +15,20 @@ from typing import Any
 
 from tracksync import tags
 from tracksync.destination import RemoteRun
+from tracksync.loggedmodel import MODEL_ID
 from tracksync.model import INT64, Cursor, RunHeader
 
 #: The parts of a cursor that say what of the run's content is delivered.
-CONTENT = ("params", "tags", "metrics", "datasets", "artifacts")
-#: Tags and artifacts whose marks fit into the cursor's tag (5000 characters on older servers).
-MOST_TAGS, MOST_FILES = 250, 400
+CONTENT = ("params", "tags", "metrics", "datasets", "artifacts", "models")
+#: Tags, artifacts and models whose marks fit into the cursor's tag (5000 characters on older servers).
+MOST_TAGS, MOST_FILES, MOST_MODELS = 250, 400, 100
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCursor:
     """What the tag ``tracksync.cursor`` says is delivered. ``sequence`` grows with each change of it.
 
-    ``known`` holds a checksum for each tag and artifact as it was delivered, as far as they fit.
+    ``known`` holds a checksum for each tag, artifact and model as it was delivered, as far as they fit.
     """
 
     sequence: int = 0
@@ -76,10 +77,11 @@ def server_cursor(
 
 def content_digests(cursor: Cursor) -> dict[str, str]:
     """A digest for each part of the content that lies before a cursor."""
-    # The tags that name renamed keys are ours: the source, read anew, knows nothing of them.
+    # The tags that name renamed keys and rewritten ids are ours: the source, read anew, knows nothing of them.
     plain = Cursor(cursor.parts)
-    plain.parts["tags"] = {k: m for k, m in plain.parts["tags"].items() if not k.startswith(tags.RENAMED_KEY)}
-    return {part: plain.digest(part) for part in CONTENT}
+    plain.parts["tags"] = {k: m for k, m in plain.parts["tags"].items() if not k.startswith(tags.PREFIX)}
+    # No word of models where there are none: runs delivered before they were known must not look changed.
+    return {part: plain.digest(part) for part in CONTENT if part != "models" or plain.parts[part]}
 
 
 def _field_sums(name: str | None, end: tuple[str | None, int | None]) -> dict[str, str]:
@@ -90,6 +92,8 @@ def _sums(cursor: Cursor) -> Iterator[int]:
     for part, most in (("tags", MOST_TAGS), ("artifacts", MOST_FILES)):
         for item in sorted(cursor.parts[part])[:most]:
             yield checksum(part, item, cursor.parts[part][item])
+    for item in sorted(filter(MODEL_ID.fullmatch, cursor.parts["models"]))[:MOST_MODELS]:
+        yield checksum("models", item, cursor.parts["models"][item])
 
 
 def checksum(part: str, item: str, mark: object) -> int:

@@ -7,6 +7,10 @@ PREFIX = "tracksync."
 #: Identity of the run at its source; what a run is looked up by.
 SOURCE_RUN_ID = "tracksync.source.run_id"
 SOURCE_KIND = "tracksync.source.kind"
+#: Identity of a logged model at its source.
+SOURCE_MODEL_ID = "tracksync.source.model_id"
+#: Prefix of tags that hold, for a tag whose value is a model's id on the server, its id at the source.
+SOURCE_MODEL_OF = "tracksync.source.model."
 #: ``host:path`` of the store, for people.
 SOURCE_STORE = "tracksync.source.store"
 #: Owner of the run directory.
@@ -27,6 +31,9 @@ PARAM_DRIFT = "tracksync.param_drift"
 DUPLICATE_OF = "tracksync.duplicate_of"
 #: Prefix of tags that name the original of a key that the server does not take.
 RENAMED_KEY = "tracksync.key."
+
+#: Prefix of an experiment's tag that tells which tags of an experiment at the source it was given.
+EXPERIMENT_TOLD = "tracksync.experiment."
 
 PARENT = "mlflow.parentRunId"
 USER = "mlflow.user"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 
-from tracksync import reconcile, tags
+from tracksync import modelbinding, reconcile, tags
 from tracksync.destination import RemoteRun
 from tracksync.errors import RemovedError
 from tracksync.model import AllSettled, Cursor, Delta, MetricTail
@@ -23,6 +23,7 @@ LINGER = 2.0
 #: The part of a cursor that holds the marks of a kind of item, by the name that held items bear.
 CURSOR_PARTS = {
     "param": "params", "tag": "tags", "dataset": "datasets", "metric": "metrics", "artifact": "artifacts",
+    "model": "models",
 }  # fmt: skip
 
 
@@ -80,6 +81,11 @@ def _reopen(work: Work, lacking: Collection[str]) -> Delta:
     cursor = work.entry.cursor
     for item in lacking:
         kind, _, name = item.partition(":")
+        if kind == "model" and "/" not in name:
+            modelbinding.forget(work.entry, name)
+            continue
+        if kind == "model":  # a link may lead to a model that was made anew since
+            work.entry.models.pop(name.partition("/")[0], None)
         if kind in CURSOR_PARTS:
             cursor.parts[CURSOR_PARTS[kind]].pop(name, None)
         else:
@@ -142,6 +148,7 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool)
     told = dict(entry.cursor.parts["fields"])
     whole = reconcile.drain(delta, start)
     entry.cursor = reconcile.rebuild(delta, remote, parts.destination, whole, entry.server_cursor)
+    modelbinding.recover(entry, delta, remote, parts.destination, entry.cursor)
     entry.status, fields = fields_on_server(remote, delta.header)
     if told and not server_knows:
         fields = told | {"end": fields.get("end")}

@@ -15,6 +15,7 @@ from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import TracksyncError
 from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.model import Cursor, Looks, RunRef
+from tracksync.modelport import RemoteModel
 from tracksync.sources import Source
 
 #: Bounds of the pause before what is held is tried again, in seconds. The cause may have passed: a database that was
@@ -44,6 +45,18 @@ class Parts:
     lacking: dict[str, frozenset[str]] = field(default_factory=dict)
     #: monotonic seconds
     began: float = field(default_factory=time.monotonic)
+    #: what a person should know once, whichever run shows it, and whether it was said
+    remarks: dict[str, bool] = field(default_factory=dict)
+
+    def remark(self, line: str) -> None:
+        """Have something said, once."""
+        self.remarks.setdefault(line, False)
+
+    def say(self, note: Callable[[str], None]) -> None:
+        """Say what was not said yet."""
+        for line in [line for line, said in list(self.remarks.items()) if not said]:
+            self.remarks[line] = True
+            note(line)
 
 
 @dataclass(slots=True)
@@ -104,6 +117,14 @@ class Work:
     retried: bool = False
     #: whether giving up runs made twice was tried
     doubles_tried: bool = False
+    #: logged models as this process found or made them, by source id
+    models: dict[str, RemoteModel] = field(default_factory=dict)
+    #: (key, timestamp, step) of what the server holds that this run measured of a model, by the model's source id
+    measured: dict[str, set[tuple[str, int, int]]] = field(default_factory=dict)
+    #: until when models that the server did not know are not asked for again (monotonic seconds)
+    absent: dict[str, float] = field(default_factory=dict)
+    #: what the server has no room for: item -> reason
+    dropped: dict[str, str] = field(default_factory=dict)
     #: when the entry was committed last (monotonic seconds)
     committed: float = 0.0
 

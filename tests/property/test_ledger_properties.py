@@ -39,6 +39,7 @@ entries = st.builds(
     stamp=st.none() | st.lists(st.integers(), max_size=5).map(tuple), status=maybe_text, parent=maybe_text,
     parent_run_id=maybe_text, held=st.dictionaries(text, problem, max_size=3),
     refused=st.dictionaries(text, text, max_size=3), refused_count=count, doubles=texts, other_paths=texts,
+    models=st.dictionaries(text, text, max_size=3), models_pending=texts, models_confirmed=st.booleans(),
     drift=texts, points=count, files=count, bytes=count, pending_points=count, pending_files=count,
     pending_bytes=count, last_success=st.none() | count, last_error=st.none() | problem,
     last_error_time=st.none() | count, attempts=count, retry_at=count,

@@ -6,25 +6,22 @@ people made of it: their work is shown, and left alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from tracksync import tags
-from tracksync.audit.findings import Difference, Finding
+from tracksync.audit.content import content
+from tracksync.audit.findings import Difference, Finding, shown
+from tracksync.audit.models import ModelComparison
 from tracksync.audit.points import Gap, compare_points
 from tracksync.destination import Destination, RemoteRun
-from tracksync.fsutil import open_regular
 from tracksync.ledger import Entry
-from tracksync.model import Delta, FileItem, RunHeader, TextItem
+from tracksync.model import Delta, RunHeader, TextItem
 from tracksync.servercursor import ServerCursor, checksum, fields_on_server
 
 ABSENT = "not there"
-#: Characters of a value that are shown.
-SHOWN = 60
 #: Tags that the server sets or that are compared as fields of the run.
 OWN_TAGS = frozenset({tags.PARENT, tags.USER, "mlflow.runName"})
-BLOCK = 1 << 20
 
 
 class Comparison:
@@ -53,12 +50,14 @@ class Comparison:
         self._datasets()
         self._metrics()
         self._artifacts(checksums=checksums)
+        models = ModelComparison(self.finding, self.delta, self.remote, self.entry, self.destination)
+        models.run(checksums=checksums)
 
     def _differ(self, item: str, source: object, server: object, mend: str = "") -> None:
-        self.finding.differences.append(Difference(item, _shown(source), _shown(server), mend))
+        self.finding.differences.append(Difference(item, shown(source), shown(server), mend))
 
     def _theirs(self, item: str, source: object, server: object) -> None:
-        self.finding.changed_there.append(Difference(item, _shown(source), _shown(server)))
+        self.finding.changed_there.append(Difference(item, shown(source), shown(server)))
 
     def _fields(self, header: RunHeader, remote: RemoteRun) -> None:
         _, told = fields_on_server(remote, header)
@@ -98,14 +97,14 @@ class Comparison:
             if there is None:
                 self._differ(f"param {key}", value, ABSENT, f"param:{item.key}")
             elif there != value and item.key in drifted:
-                self._theirs(f"param {key}", value, f"{_shown(there)}, the first value")
+                self._theirs(f"param {key}", value, f"{shown(there)}, the first value")
             elif there != value:
                 self._differ(f"param {key}", value, there)
         self._added("param", self.remote.params, (p.key for p in self.delta.params))
 
     def _tags(self) -> None:
         for item, key, value, there in self._texts(self.delta.tags, self.remote.tags, self.limit_of_tags):
-            if there == value:
+            if there == value or (there and self.remote.tags.get(tags.SOURCE_MODEL_OF + item.key) == item.value):
                 continue
             known = checksum("tags", item.key, item.mark)
             # The ledger's word counts where the tag is there: a server restored from a backup may lack it.
@@ -161,7 +160,7 @@ class Comparison:
             self._theirs(item, here, f"{there}, {gap.surplus:,} of them only there")
 
     def _artifacts(self, *, checksums: bool) -> None:
-        files = {self.destination.legal_path(item.path): item for item in self.delta.files}
+        files = {self.destination.legal_path(item.path): item for item in self.delta.files if item.model is None}
         there = self.destination.list_artifacts(self.remote)
         self.finding.files = len(files)
         for path, item in files.items():
@@ -170,7 +169,7 @@ class Comparison:
                 self._differ(f"artifact {path}", f"{item.size:,} bytes", ABSENT, mend)
             elif there[path] != item.size:
                 self._differ(f"artifact {path}", f"{item.size:,} bytes", f"{there[path]:,} bytes", mend)
-            elif checksums and (here := _content(item)) != (theirs := self._content_there(path)):
+            elif checksums and (here := content(item)) != (theirs := self._content_there(path)):
                 self._differ(f"artifact {path}", f"sha256 {here[:12]}…", f"sha256 {theirs[:12]}…", mend)
         for path in sorted(there.keys() - files.keys()):
             if not path.startswith("tracksync/"):
@@ -186,21 +185,6 @@ class Comparison:
             self._theirs(f"{kind} {key}", ABSENT, there[key])
 
 
-def _content(item: FileItem) -> str:
-    digest = hashlib.sha256()
-    with open_regular(item.root, item.relative) as file:
-        left = item.size
-        while left and (block := file.read(min(BLOCK, left))):
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
-
-
 def _status(status: str, end_time: int | None, *, deleted: bool = False) -> str:
     ended = f", end {end_time}" if end_time is not None else ""
     return f"{status}{ended}{', deleted' if deleted else ''}"
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"

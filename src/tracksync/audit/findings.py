@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 
 from tracksync.model import RunRef
 
+#: Characters of a value that are shown.
+SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """A value as a person is told of it."""
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:

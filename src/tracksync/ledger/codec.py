@@ -32,7 +32,7 @@ _COUNTS = (
     "pending_points", "pending_files", "pending_bytes", "attempts", "retry_at",
 )  # fmt: skip
 _OPTIONAL_COUNTS = ("last_success", "last_error_time")
-_LISTS = ("doubles", "other_paths", "drift")
+_LISTS = ("doubles", "other_paths", "drift", "models_pending")
 
 T = TypeVar("T")
 
@@ -64,12 +64,16 @@ def encode(entry: Entry, head: Head) -> bytes:
         document["clean"] = False
     if not entry.confirmed:
         document["confirmed"] = False
+    if not entry.models_confirmed:
+        document["models_confirmed"] = False
     if entry.stamp is not None:
         document["stamp"] = list(entry.stamp)
     if entry.held:
         document["held"] = {item: _problem_out(problem) for item, problem in entry.held.items()}
     if entry.refused:
         document["refused"] = entry.refused
+    if entry.models:
+        document["models"] = entry.models
     if entry.last_error is not None:
         document["last_error"] = _problem_out(entry.last_error)
     cursor = {part: marks for part, marks in entry.cursor.parts.items() if marks}
@@ -116,10 +120,12 @@ def decode(data: bytes) -> Entry:
         epoch=head.epoch,
         clean=_get(document, "clean", _flag, True),  # noqa: FBT003  # the value read when the key is absent
         confirmed=_get(document, "confirmed", _flag, True),  # noqa: FBT003  # likewise
+        models_confirmed=_get(document, "models_confirmed", _flag, True),  # noqa: FBT003  # likewise
         cursor=_get(document, "cursor", _cursor, Cursor()),
         stamp=_get(document, "stamp", _stamp, None),
         held=_get(document, "held", _problems, {}),
         refused=_get(document, "refused", _texts, {}),
+        models=_get(document, "models", _texts, {}),
         last_error=_get(document, "last_error", _problem, None),
     )
     for keys, convert in ((_TEXTS + _OPTIONAL_TEXTS, _text), (_COUNTS + _OPTIONAL_COUNTS, _count), (_LISTS, _list)):

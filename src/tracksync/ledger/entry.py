@@ -67,6 +67,12 @@ class Entry:
     #: item -> reason, of what can never be delivered (the first 100) and how many in all
     refused: dict[str, str] = field(default_factory=dict)
     refused_count: int = 0
+    #: logged models of this run: source id -> id on the server; empty for one that was removed there
+    models: dict[str, str] = field(default_factory=dict)
+    #: False after our own create of a model, until a later look has found no second one with the same source id
+    models_confirmed: bool = True
+    #: source ids of models that the run is linked with and that are not on the server yet
+    models_pending: list[str] = field(default_factory=list)
     #: other ids on the server that carry the same source tag, and other directories with the same run id
     doubles: list[str] = field(default_factory=list)
     other_paths: list[str] = field(default_factory=list)

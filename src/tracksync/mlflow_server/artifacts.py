@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, quote, urlsplit
@@ -159,11 +159,19 @@ def _store_error(run: RemoteRun, error: Exception) -> TracksyncError:
 
 def list_artifacts(http: Http, run: RemoteRun) -> dict[str, int]:
     """The artifacts of ``run``: path -> size in bytes, directories walked."""
+    return list_directory(http, "/artifacts/list", {"run_id": run.run_id}, "path")
+
+
+def list_directory(http: Http, endpoint: str, of: Mapping[str, str], name: str) -> dict[str, int]:
+    """The artifacts that an endpoint lists: path -> size in bytes, directories walked.
+
+    ``of`` are its parameters, ``name`` is what it calls the one with a directory.
+    """
     sizes: dict[str, int] = {}
     pending: list[str] = [""]
     while pending:
         directory = pending.pop()
-        for entry in _entries(http, run, directory):
+        for entry in _entries(http, endpoint, {**of, **({name: directory} if directory else {})}):
             path = str(entry["path"])
             if not entry.get("is_dir"):
                 sizes[path] = int(entry.get("file_size") or 0)
@@ -172,11 +180,10 @@ def list_artifacts(http: Http, run: RemoteRun) -> dict[str, int]:
     return sizes
 
 
-def _entries(http: Http, run: RemoteRun, directory: str) -> list[dict[str, Any]]:
+def _entries(http: Http, endpoint: str, params: dict[str, str]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
-    params = {"run_id": run.run_id} | ({"path": directory} if directory else {})
     while True:
-        answer = http.call("GET", "/artifacts/list", run_id=run.run_id, params=params)
+        answer = http.call("GET", endpoint, run_id=params.get("run_id"), params=params)
         entries += listed(answer, "files")
         if any("path" not in entry for entry in entries):
             raise ConfigError(f"{http.address} lists artifacts in a shape that MLflow's API does not have")

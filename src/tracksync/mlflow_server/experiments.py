@@ -31,6 +31,16 @@ class Experiments:
                 self._ids[name] = self._find(name) or self._create(name, source_id)
             return self._ids[name]
 
+    def tags(self, experiment_id: str) -> dict[str, str]:
+        """The tags of an experiment."""
+        answer = self._http.call("GET", "/experiments/get", params={"experiment_id": experiment_id})
+        return {tag["key"]: tag.get("value", "") for tag in (answer.get("experiment") or {}).get("tags", ())}
+
+    def set_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Set a tag of an experiment."""
+        body = {"experiment_id": experiment_id, "key": key, "value": legal_text(value)}
+        self._http.call("POST", "/experiments/set-experiment-tag", body=body)
+
     def forget(self, experiment_id: str) -> None:
         """Ask again for this one: a request that named it went wrong."""
         with self._lock:

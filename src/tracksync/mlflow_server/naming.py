@@ -36,7 +36,7 @@ def limits_of(version: str) -> Limits:
     known = (int(match[1]), int(match[2])) if match else (0, 0)
     # A param of 6000 characters passes everywhere; from 2.12.2 on a longer one is cut without a word, before it is
     # refused. Tags of 8000 came with 2.22.
-    return Limits(colon_in_key=known >= (2, 16), tag_value=8000 if known >= (2, 22) else 5000)
+    return Limits(colon_in_key=known >= (2, 16), tag_value=8000 if known >= (2, 22) else 5000, models=known >= (3, 0))
 
 
 def legal_text(value: str) -> str:

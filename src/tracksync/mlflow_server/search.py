@@ -76,7 +76,7 @@ def _search(http: Http, experiments: Sequence[str], condition: str) -> Iterator[
             "max_results": PAGE,
         }
         last_part = start + EXPERIMENTS >= len(experiments)
-        for answer in _pages(http, "/runs/search", body):
+        for answer in pages(http, "/runs/search", body):
             yield [parse_run(run) for run in listed(answer, "runs")], last_part and not answer.get("next_page_token")
 
 
@@ -86,14 +86,15 @@ def experiment_ids(http: Http) -> list[str]:
     try:
         return [
             str(e["experiment_id"])
-            for answer in _pages(http, "/experiments/search", body)
+            for answer in pages(http, "/experiments/search", body)
             for e in listed(answer, "experiments")
         ]
     except KeyError as error:
         raise ConfigError(f"{http.address} lists experiments in a shape that MLflow's API does not have") from error
 
 
-def _pages(http: Http, endpoint: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def pages(http: Http, endpoint: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers to one search, page by page."""
     token = ""
     while True:
         answer = http.call("POST", endpoint, body={**body, "page_token": token} if token else body)

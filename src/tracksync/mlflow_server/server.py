@@ -13,9 +13,11 @@ from tracksync.mlflow_server import artifacts, naming, search, store
 from tracksync.mlflow_server.answer import Again
 from tracksync.mlflow_server.experiments import Experiments
 from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.models import ServerModels
 from tracksync.mlflow_server.naming import legal_text
 from tracksync.mlflow_server.wire import dataset_json, listed, metrics_body, parse_point, parse_run, text_items
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
+from tracksync.modelport import LoggedModels
 
 #: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
 HISTORY_PAGE = 25_000
@@ -48,9 +50,11 @@ class MlflowServer:
     ) -> None:
         self._http = Http(address, token, attempts_seconds, sleep)
         self._experiments = Experiments(self._http)
+        self._models = ServerModels(self._http)
         self._lock = threading.Lock()
         self._limits: Limits | None = None
         self._keeps_repeats: bool | None = None
+        self._asked = ""
 
     @property
     def address(self) -> str:
@@ -65,12 +69,21 @@ class MlflowServer:
                 self._limits = naming.limits_of(self._version())
             return self._limits
 
+    @property
+    def models(self) -> LoggedModels:
+        """Its logged models; only of a server whose limits say that it knows them."""
+        return self._models
+
     def probe(self) -> str:
         """Ask the tracking API itself for an answer and return the server's version ('unknown' if it tells none)."""
         reply = self._http.probe()
         if not reply.ok:
             raise self._http.refused(reply, None)
-        return self._version()
+        version = self._version()
+        with self._lock:
+            if version != self._asked:  # it has come back as another one
+                self._asked, self._limits = version, None
+        return version
 
     def _version(self) -> str:
         reply = self._http.send(Request(method="GET", endpoint="/version", plain=True))
@@ -96,6 +109,14 @@ class MlflowServer:
     def distrust(self) -> None:
         """Forget what is known of the server: it was away, and may have come back from a backup."""
         self._experiments.forget_all()
+
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """The tags of an experiment."""
+        return self._experiments.tags(experiment_id)
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Set a tag of an experiment."""
+        self._experiments.set_tag(experiment_id, key, value[: self.limits.tag_value])
 
     def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""

@@ -72,7 +72,7 @@ def parse_run(run: Mapping[str, Any]) -> RemoteRun:
         ConfigError: it has not the shape of one.
     """
     try:
-        return _run(run["info"], run.get("data") or {}, run.get("inputs") or {})
+        return _run(run["info"], run.get("data") or {}, run.get("inputs") or {}, run.get("outputs") or {})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _misshapen("a run", error) from error
 
@@ -106,7 +106,9 @@ def _texts(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {_text(item["key"]): _text(item.get("value", "")) for item in items}
 
 
-def _run(info: Mapping[str, Any], data: Mapping[str, Any], inputs: Mapping[str, Any]) -> RemoteRun:
+def _run(
+    info: Mapping[str, Any], data: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> RemoteRun:
     tags = _texts(data.get("tags", ()))
     return RemoteRun(
         run_id=str(info.get("run_id") or info["run_uuid"]),
@@ -125,6 +127,8 @@ def _run(info: Mapping[str, Any], data: Mapping[str, Any], inputs: Mapping[str, 
             (_text(d["dataset"].get("name", "")), _text(d["dataset"].get("digest", "")))
             for d in inputs.get("dataset_inputs", ())
         ),
+        model_inputs=frozenset(m["model_id"] for m in inputs.get("model_inputs", ())),
+        model_outputs=frozenset(m["model_id"] for m in outputs.get("model_outputs", ())),
     )
 
 

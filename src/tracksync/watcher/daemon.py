@@ -138,6 +138,7 @@ class Watcher:
             self._set_back(error)
             return
         self._setbacks = 0
+        self._engine.parts.say(self._listener.note)
         seen = {outcome.ref.source_id: outcome for outcome in outcomes}
         for source_id, run in ripe.items():
             self._plan_next(run, seen.get(source_id), time.monotonic())

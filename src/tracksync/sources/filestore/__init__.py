@@ -15,9 +15,11 @@ from tracksync.fsutil import NotRegularError, login_of, read_small, walk_regular
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
+from tracksync.sources.filestore.experiments import ExperimentTags
 from tracksync.sources.filestore.files import new_files
 from tracksync.sources.filestore.look import Look
 from tracksync.sources.filestore.metrics import mark_of, new_metrics
+from tracksync.sources.filestore.models import ModelIndex, new_models
 from tracksync.sources.filestore.text import Text, new_params, new_tags, read_texts
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import reading
@@ -28,7 +30,7 @@ LONGEST_NAME = 1000
 
 
 class FileStoreSource:
-    """Reads MLflow file stores. Keeps only a cache of experiments; safe to share between threads."""
+    """Reads MLflow file stores. Keeps only caches of experiments; safe to share between threads."""
 
     kind = locate.KIND
     recognised_by = "a directory holding <digits>/meta.yaml with experiment_id, name and lifecycle_stage"
@@ -37,6 +39,7 @@ class FileStoreSource:
         self.path_map = PathMap()
         self.settle: float | None = None
         self._experiments: dict[Path, tuple[tuple[int, ...], meta.ExperimentMeta]] = {}
+        self._experiment_tags, self._models = ExperimentTags(), ModelIndex()
 
     def find(self, path: Path) -> Iterator[Store]:
         """Find file stores; see Source.find.
@@ -74,9 +77,13 @@ class FileStoreSource:
         header = self._header(look, fields, texts)
         tags, tag_files = new_tags(look, texts)
         params, param_files = new_params(look)
-        datasets = tuple(new_datasets(look))
+        model_inputs: list[str] = []
+        datasets = tuple(new_datasets(look, model_inputs))
+        # The models before the run's own metrics: what is measured of a model is in the run's file first, and has to be
+        # on the server first, or the run would not hold a prefix there.
+        models, model_files = new_models(look, self._models, model_inputs, self.path_map)
         metrics = tuple(new_metrics(look))
-        files = (*new_files(look, fields.artifact_uri, self.path_map), *tag_files, *param_files)
+        files = (*new_files(look, fields.artifact_uri, self.path_map), *tag_files, *param_files, *model_files)
         after = self.stamp(run)
         if after is None:
             raise GoneError(f"{run.path} has vanished")
@@ -89,6 +96,7 @@ class FileStoreSource:
             datasets=datasets,
             metrics=metrics,
             files=files,
+            models=tuple(models),
             waiting=look.waiting,
             refused=look.refused,
         )
@@ -128,6 +136,7 @@ class FileStoreSource:
             deleted=fields.deleted or experiment.deleted or path.parent.parent.name == locate.TRASH,
             parent=parent_of(look, tags.get(PARENT, "")),
             owner=_owner(path),
+            experiment_tags=self._experiment_tags.of(look),
         )
 
     def _experiment(self, run: RunRef, looks: Looks) -> meta.ExperimentMeta:
