@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracksync.errors import ConfigError
-from tracksync.fsutil import is_local
+from tracksync.mounts import is_local
 
 #: Seconds a file must stay unchanged before it counts as settled, on a local and on a network file system
 #: (NFS shows a change up to acdirmax = 60 s late, nfs(5)).

@@ -13,8 +13,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 
-from tracksync import binding, lineage, modelsync
+from tracksync import modelsync
 from tracksync.artifacts import ArtifactLane
+from tracksync.binder import Binder
 from tracksync.config import Settings
 from tracksync.destination import Destination
 from tracksync.errors import (
@@ -33,8 +34,7 @@ from tracksync.lease import Leases
 from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.lineage import Parents
 from tracksync.locate import batched
-from tracksync.model import Cursor, Delta, Looks, RunRef
-from tracksync.naming import experiment_name
+from tracksync.model import Delta, Looks, RunRef
 from tracksync.replay import replay
 from tracksync.sources import Source
 from tracksync.work import Delivered, Outcome, Parts, Work, at_home, now_ms
@@ -87,6 +87,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
         self._parents = Parents(destination, self.ledger, self._in_hand)
         self.intake = Intake(self.parts, self.leases, self._parents)
+        self.binder = Binder(self.parts, self.leases, self._parents, self.works)
 
     def __enter__(self) -> Self:
         return self
@@ -221,67 +222,21 @@ class Engine:
             self._away.set()
             raise
 
-    def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
-        """The run as one that needs its counterpart on the server."""
-        name = experiment_name(self.settings, work.ref, delta.header)
-        return binding.Candidate(work.entry, delta.header, work.ref.store, name, moved=work.moved)
-
     def _bind(self, hands: list[Hand], done: list[Outcome]) -> list[Hand]:
         """Find or make the counterparts of those that have none yet, or whose create was not looked at twice."""
-        unsure = {
-            work.ref.source_id: self.candidate(work, delta)
-            for work, delta in hands
-            if work.entry.run_id is None or not work.entry.confirmed or work.moved
-        }
-        if not unsure:
-            return hands
-        binding.look_up(self.destination, unsure.values())
-        binding.create(
-            self.destination, self.ledger, [c for c in unsure.values() if c.remote is None and c.error is None]
-        )
+        unsure = self.binder.find(hands)
         bound: list[Hand] = []
         for work, delta in hands:
             candidate = unsure.get(work.ref.source_id)
-            outcome = None if candidate is None else self._guard(work, self._bound, delta, candidate)
+            outcome = None if candidate is None else self._guard(work, self.binder.take, delta, candidate)
             if isinstance(outcome, Outcome):
                 done.append(outcome)
             else:
                 bound.append((work, delta))
-        self._heal([work for work, _ in bound if work.ref.source_id in unsure])
+        self.binder.heal([work for work, _ in bound if work.ref.source_id in unsure])
         # A child that was looked at before its parent had an id, and that no tag on the server calls waiting any more.
         done[:] = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]
         return bound
-
-    def _bound(self, work: Work, delta: Delta, candidate: binding.Candidate) -> None:
-        if candidate.error is not None:
-            raise candidate.error
-        if candidate.remote is None:
-            raise UncertainError(f"the reply to creating run {work.ref.source_id} was lost, and it is not there yet")
-        entry = work.entry
-        work.remote, work.fresh = candidate.remote, True
-        entry.url = self.destination.run_url(candidate.remote)
-        entry.confirmed = not candidate.created
-        if candidate.created and not candidate.adopted:
-            work.verified = True
-            entry.cursor.advance([("fields", "name", delta.header.name)])
-        elif candidate.adopted or work.moved:
-            work.verified, entry.server_cursor, entry.cursor = False, None, Cursor()
-        if not (candidate.created or work.moved):
-            work.commit(self.parts)
-
-    def _heal(self, new: Sequence[Work]) -> None:
-        for source_id, parent in self._parents.heal([work.entry for work in new]).items():
-            work = self.works.get(source_id)
-            if work is not None:
-                lineage.linked(work.entry, parent)
-            if work is not None and work.taken:
-                work.commit(self.parts)
-            elif self.leases.acquire(source_id):
-                # In nobody's hands, and our own look at it had nothing to do: what is recorded counts, not our look.
-                if (entry := self.ledger.get(source_id)) is not None:
-                    lineage.linked(entry, parent)
-                    self.ledger.take(entry)
-                self.leases.release(source_id)
 
     def _replay(self, work: Work, delta: Delta) -> Outcome:
         entry = work.entry

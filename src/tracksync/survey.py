@@ -55,7 +55,7 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
             continue  # said when it is their turn
         if (not delta.header.deleted or engine.settings.deleted) and work.entry.state is not State.REMOVED:
             read.append((work, delta))
-    unknown = [engine.candidate(work, delta) for work, delta in read if work.entry.run_id is None]
+    unknown = [engine.binder.candidate(work, delta) for work, delta in read if work.entry.run_id is None]
     binding.look_up(engine.destination, unknown)
     # Forget what was worked out just to count: nothing of it is recorded, and the pass must not take it for certain.
     for candidate in unknown:

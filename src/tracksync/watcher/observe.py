@@ -15,7 +15,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import ObservedWatch
 
-from tracksync.fsutil import is_local
+from tracksync.mounts import is_local
 
 log = logging.getLogger("tracksync")
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tracksync.config import SETTLE_LOCAL, SETTLE_NETWORK
 from tracksync.errors import GoneError, HeldError, NotSettledError, TracksyncError
-from tracksync.fsutil import is_local, login_of
+from tracksync.fsutil import login_of
 from tracksync.model import Cursor, Delta, FileItem, Looks, RunHeader, RunRef, Store, Tally
+from tracksync.mounts import is_local
 from tracksync.sources.artifacts import new_artifacts
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import Seen, reading

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracksync.errors import HeldError, NotSettledError, TracksyncError
-from tracksync.fsutil import is_local
+from tracksync.mounts import is_local
 from tracksync.sources.sqlite.header import Files, look_at
 from tracksync.sources.sqlite.snapshot import Snapshot
 
