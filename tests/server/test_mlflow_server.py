@@ -171,7 +171,7 @@ def test_a_missing_run_is_held_and_never_called_deleted(destination):
     ):
         with pytest.raises(HeldError, match=f"run {nowhere} is not on the server any more") as caught:
             ask()
-        assert "--state-dir" in caught.value.line
+        assert "--recreate" in caught.value.line
 
 
 def test_an_experiment_is_made_once_and_carries_its_source(destination, client, any_server, experiment_name):
