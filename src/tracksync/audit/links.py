@@ -12,6 +12,7 @@ from tracksync.errors import HeldError
 
 ABSENT = "none"
 PENDING = "its parent is not on the server: link pending"
+REMOVED = "its parent is deleted on the server: the link to it stays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Links:
         self._kin = kin
         self._parents = {k.finding.ref.source_id: k.parent for k in kin}
         self._remote = {k.finding.ref.source_id: k.remote.run_id for k in kin}
-        self._there: dict[str, bool] = {k.remote.run_id: True for k in kin}
+        #: by run: whether it is there and not deleted; None: no such run
+        self._there: dict[str, bool | None] = {k.remote.run_id: True for k in kin}
 
     def compare(self) -> None:
         """Add what differs to the findings."""
@@ -52,24 +54,28 @@ class Links:
         has = kin.remote.tags.get(tags.PARENT)
         wanted = self._remote.get(kin.parent) if kin.parent is not None else None
         if kin.parent is not None and wanted is None:
-            kin.finding.notes.append(PENDING)
+            removed = has is not None and self._alive(has) is False
+            kin.finding.notes.append(REMOVED if removed else PENDING)
+            if removed:
+                return  # who restores the parent finds its children again
         if has == wanted:
             return
         if has is None:
             yield Difference("parent", str(kin.parent), ABSENT, "parent"), False
         elif has == kin.remote.run_id:
             yield Difference("parent", kin.parent or ABSENT, "the run itself", "parent"), False
-        elif not self._exists(has):
+        elif not self._alive(has):
             yield Difference("parent", kin.parent or ABSENT, f"{has}, which is no run there", "parent"), False
         else:
             yield Difference("parent", wanted or ABSENT, has), True
 
-    def _exists(self, run_id: str) -> bool:
+    def _alive(self, run_id: str) -> bool | None:
+        """Whether a run is there and not deleted; None where there is no such run."""
         if run_id not in self._there:
             try:
                 self._there[run_id] = not self._destination.get_run(run_id).deleted
             except HeldError:
-                self._there[run_id] = False
+                self._there[run_id] = None
         return self._there[run_id]
 
     def _cyclic(self, source_id: str) -> bool:
