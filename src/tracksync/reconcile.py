@@ -42,7 +42,7 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
             ("params", p.key, p.mark) for p in delta.params if held[p.key] == p.value[: destination.limits.param_value]
         )
     if not cursor.parts["tags"]:
-        cursor.advance(_tags_on_server(delta, remote, said.known, ServerCursor.parse(recorded).known, destination))
+        cursor.advance(_tags_on_server(delta, remote, said, ServerCursor.parse(recorded), destination))
     cursor.advance(("tags", key, 1) for key in remote.tags if key.startswith(tags.RENAMED_KEY))
     if not cursor.parts["artifacts"] and any(f.model is None for f in delta.files):
         there = destination.list_artifacts(remote)
@@ -57,14 +57,14 @@ def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cu
 
 
 def _tags_on_server(
-    delta: Delta, remote: RemoteRun, said: frozenset[int], recorded: frozenset[int], destination: Destination
+    delta: Delta, remote: RemoteRun, said: ServerCursor, recorded: ServerCursor, destination: Destination
 ) -> Iterator[tuple[str, str, Any]]:
     """Tags that need not go again: delivered and unchanged at the source, whatever people made of them since."""
     for tag in delta.tags:
         value = remote.tags.get(destination.legal_key(tag.key))
         known = checksum("tags", tag.key, tag.mark)
         # What only the ledger knows counts where the tag is there: a server restored from a backup may lack it.
-        delivered = known in said or (known in recorded and value is not None)
+        delivered = known in said.known or (recorded.knew(known, said) and value is not None)
         if delivered or value == tag.value[: destination.limits.tag_value]:
             yield "tags", tag.key, tag.mark
 

@@ -37,6 +37,14 @@ class ServerCursor:
     digests: Mapping[str, str] = field(default_factory=dict)
     known: frozenset[int] = frozenset()
 
+    def knew(self, checksum: int, said: ServerCursor) -> bool:
+        """Whether what the ledger recorded counts beside what the server says now, and holds ``checksum``.
+
+        People may take the tag off, or spoil it. A tag of an earlier state comes with a backup, and so does all else:
+        what was delivered later is not there any more.
+        """
+        return checksum in self.known and not 0 < said.sequence < self.sequence
+
     @classmethod
     def parse(cls, text: str | None) -> ServerCursor:
         """Read the tag; anything that is no such document counts as nothing delivered."""

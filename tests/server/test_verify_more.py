@@ -1,10 +1,10 @@
 """Damage that `tracksync verify` must find and `--repair` mend, and what looks like damage and is people's work."""
 
 import pytest
-from test_verify import checked, deliver, items
+from test_verify import checked, damage, deliver, items, mended
 
 from oracle import assert_equal, client_of, counterpart
-from rawstore import START, RawStore
+from rawstore import RUNNING, START, RawStore
 
 PARENT = "mlflow.parentRunId"
 
@@ -33,3 +33,29 @@ def test_a_nan_that_a_file_holds_twice_is_delivered(any_server, store, experimen
     deliver(any_server, store.root)
     assert checked(any_server, store.root).exit_code == 0
     assert_equal(store.root, any_server.url)
+
+
+@pytest.fixture
+def set_back(server, store, experiment_name):
+    """A live run whose tag was set anew after the backup that its server was restored from."""
+    run = store.run(experiment_name, status=RUNNING, tags={"best": "1"})
+    deliver(server, store.root)
+    before = counterpart(server.url, run.id)
+    run.tag("best", "2")
+    deliver(server, store.root)
+    for key in ("best", "tracksync.cursor"):
+        value, there = before.data.tags[key], before.info.run_id
+        damage(server, ("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", value, there, key))
+    return run
+
+
+def test_a_tag_older_than_the_source_after_a_restore_is_sent_again_by_verify(server, store, set_back):
+    assert items(checked(server, store.root)) == ["tag best"]
+    mended(server, store.root)
+    assert_equal(store.root, server.url)
+
+
+def test_a_tag_older_than_the_source_after_a_restore_is_sent_again_by_push(server, store, set_back):
+    set_back.end()
+    deliver(server, store.root)
+    assert_equal(store.root, server.url)

@@ -108,7 +108,7 @@ class Comparison:
                 continue
             known = checksum("tags", item.key, item.mark)
             # The ledger's word counts where the tag is there: a server restored from a backup may lack it.
-            if known in self.said.known or (known in self.recorded.known and there is not None):
+            if known in self.said.known or (self.recorded.knew(known, self.said) and there is not None):
                 self._theirs(f"tag {key}", value, ABSENT if there is None else there)
             else:
                 self._differ(f"tag {key}", value, ABSENT if there is None else there, f"tag:{item.key}")
