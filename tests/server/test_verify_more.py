@@ -1,10 +1,11 @@
 """Damage that `tracksync verify` must find and `--repair` mend, and what looks like damage and is people's work."""
 
 import pytest
-from test_verify import checked, damage, deliver, items, mended
+from test_verify import checked, damage, deliver, items, mended, settings, theirs
 
 from oracle import assert_equal, client_of, counterpart
 from rawstore import RUNNING, START, RawStore
+from tracksync.api import push, verify
 
 PARENT = "mlflow.parentRunId"
 
@@ -59,3 +60,14 @@ def test_a_tag_older_than_the_source_after_a_restore_is_sent_again_by_push(serve
     set_back.end()
     deliver(server, store.root)
     assert_equal(store.root, server.url)
+
+
+def test_a_run_deleted_at_its_source_that_people_revived_stays(server, store, experiment_name):
+    run = store.run(experiment_name, lifecycle_stage="deleted")
+    deleting = settings(server, deleted=True)
+    assert push([store.root], settings=deleting).exit_code == 0
+    assert verify([store.root], settings=deleting).exit_code == 0
+    client_of(server.url).restore_run(counterpart(server.url, run.id).info.run_id)
+    audit = verify([store.root], settings=deleting, repair=True)
+    assert (audit.exit_code, theirs(audit)) == (0, ["status"])
+    assert counterpart(server.url, run.id).info.lifecycle_stage == "active"

@@ -85,7 +85,9 @@ class Comparison:
         if here == there:
             return
         ours = header.ended or (self.entry is not None and self.entry.status == remote.status)
-        if remote.status.terminal and remote.deleted == header.deleted and (said or not ours):
+        # Killed before it had deleted the run as its source did: then nobody revived it.
+        revived = said and header.deleted and not remote.deleted and (self.entry is None or self.entry.clean)
+        if revived or (remote.status.terminal and remote.deleted == header.deleted and (said or not ours)):
             self._theirs("status", _status(header.status, header.end_time), _status(remote.status, remote.end_time))
         else:
             source = _status(header.status, header.end_time, deleted=header.deleted)
