@@ -71,3 +71,20 @@ def test_a_run_deleted_at_its_source_that_people_revived_stays(server, store, ex
     audit = verify([store.root], settings=deleting, repair=True)
     assert (audit.exit_code, theirs(audit)) == (0, ["status"])
     assert counterpart(server.url, run.id).info.lifecycle_stage == "active"
+
+
+def test_a_param_that_changed_at_the_source_is_told_of(server, store, experiment_name):
+    run = store.run(experiment_name, params={"lr": "1"}, status=RUNNING)
+    deliver(server, store.root)
+    run.param("lr", "2")
+    assert items(checked(server, store.root)) == ["param lr"]
+    mended(server, store.root)
+    assert counterpart(server.url, run.id).data.tags["tracksync.param_drift"] == "lr"
+
+
+def test_a_param_that_was_spoilt_on_the_server_does_not_pass_for_one_that_changed(server, store, experiment_name):
+    run = store.run(experiment_name, params={"lr": "1"})
+    deliver(server, store.root)
+    damage(server, ("UPDATE params SET value = '9' WHERE run_uuid = ?", counterpart(server.url, run.id).info.run_id))
+    assert items(checked(server, store.root, repair=True)) == ["param lr"]
+    assert items(checked(server, store.root)) == ["param lr"]

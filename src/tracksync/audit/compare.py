@@ -101,7 +101,9 @@ class Comparison:
             elif there != value and item.key in drifted:
                 self._theirs(f"param {key}", value, f"{shown(there)}, the first value")
             elif there != value:
-                self._differ(f"param {key}", value, there)
+                # One that changed at the source has to be told of; one that was spoilt there cannot be mended.
+                told = self.entry is not None and self.entry.cursor.get("params", item.key) == item.mark
+                self._differ(f"param {key}", value, there, "" if told else f"param:{item.key}")
         self._added("param", self.remote.params, (p.key for p in self.delta.params))
 
     def _tags(self) -> None:
