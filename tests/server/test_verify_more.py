@@ -6,6 +6,7 @@ from test_verify import checked, damage, deliver, items, mended, settings, their
 from oracle import assert_equal, client_of, counterpart
 from rawstore import RUNNING, START, RawStore
 from tracksync.api import push, verify
+from tracksync.audit import compare
 
 PARENT = "mlflow.parentRunId"
 
@@ -88,3 +89,21 @@ def test_a_param_that_was_spoilt_on_the_server_does_not_pass_for_one_that_change
     damage(server, ("UPDATE params SET value = '9' WHERE run_uuid = ?", counterpart(server.url, run.id).info.run_id))
     assert items(checked(server, store.root, repair=True)) == ["param lr"]
     assert items(checked(server, store.root)) == ["param lr"]
+
+
+@pytest.mark.parametrize(("error", "differing"), [(FileNotFoundError, []), (PermissionError, ["artifact a.txt"])])
+def test_an_artifact_that_cannot_be_read_stops_nothing(server, store, experiment_name, monkeypatch, error, differing):
+    store.run(experiment_name, artifacts={"a.txt": b"1"})
+    store.run(experiment_name, artifacts={"b.txt": b"2"})
+    deliver(server, store.root)
+    opened = compare.open_regular
+
+    def opening(root, relative):
+        if relative.endswith("a.txt"):
+            raise error(2, "so it is")  # root, who runs the tests, may read everything; and files vanish too fast
+        return opened(root, relative)
+
+    monkeypatch.setattr(compare, "open_regular", opening)
+    audit = checked(server, store.root, checksums=True)
+    assert (len(audit.findings), items(audit)) == (2, differing)
+    assert any("vanished" in note for finding in audit.findings for note in finding.notes) != bool(differing)

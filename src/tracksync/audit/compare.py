@@ -173,14 +173,24 @@ class Comparison:
                 self._differ(f"artifact {path}", f"{item.size:,} bytes", ABSENT, mend)
             elif there[path] != item.size:
                 self._differ(f"artifact {path}", f"{item.size:,} bytes", f"{there[path]:,} bytes", mend)
-            elif checksums and (here := content(item)) != (theirs := self._content_there(path)):
-                self._differ(f"artifact {path}", f"sha256 {here[:12]}…", f"sha256 {theirs[:12]}…", mend)
+            elif checksums:
+                self._content(item, path)
         for path in sorted(there.keys() - files.keys()):
             if not path.startswith("tracksync/"):
                 self._theirs(f"artifact {path}", ABSENT, f"{there[path]:,} bytes")
 
-    def _content_there(self, path: str) -> str:
-        return self.destination.artifact_digest(self.remote, path)
+    def _content(self, item: FileItem, path: str) -> None:
+        try:
+            here = content(item)
+        except FileNotFoundError:
+            self.finding.notes.append(f"artifact {path} vanished from the source while it was compared")
+            return
+        except OSError as error:
+            self._differ(f"artifact {path}", f"cannot be read: {error.strerror}", f"{item.size:,} bytes")
+            return
+        theirs = self.destination.artifact_digest(self.remote, path)
+        if here != theirs:
+            self._differ(f"artifact {path}", f"sha256 {here[:12]}…", f"sha256 {theirs[:12]}…", f"artifact:{item.path}")
 
     def _added(self, kind: str, there: Mapping[str, str], here: Iterable[str]) -> None:
         """What is only on the server: people may add to a run there."""
