@@ -3,8 +3,8 @@
 import pytest
 from test_verify import checked, damage, deliver, items, mended, settings, theirs
 
-from oracle import assert_equal, client_of, counterpart
-from rawstore import RUNNING, START, RawStore
+from oracle import assert_equal, client_of, counterpart, found
+from rawstore import RUNNING, START, RawStore, points
 from tracksync.api import push, verify
 from tracksync.audit import compare
 
@@ -107,3 +107,25 @@ def test_an_artifact_that_cannot_be_read_stops_nothing(server, store, experiment
     audit = checked(server, store.root, checksums=True)
     assert (len(audit.findings), items(audit)) == (2, differing)
     assert any("vanished" in note for finding in audit.findings for note in finding.notes) != bool(differing)
+
+
+def test_the_tag_by_which_a_run_is_found_comes_back(server, store, experiment_name, tmp_path):
+    run = store.run(experiment_name)
+    deliver(server, store.root)
+    client_of(server.url).delete_tag(counterpart(server.url, run.id).info.run_id, "tracksync.source.run_id")
+    assert items(checked(server, store.root)) == ["tag tracksync.source.run_id"]
+    mended(server, store.root)
+    fresh = settings(server, state_dir=tmp_path / "another")  # would make a second run else
+    assert verify([store.root], settings=fresh).exit_code == 0
+    assert len(found(server.url, run.id)) == 1
+
+
+def test_the_tag_that_names_a_renamed_key_comes_back(server, store, experiment_name):
+    run = store.run(experiment_name, metrics={"a=b": points(3)})
+    deliver(server, store.root)
+    remote = counterpart(server.url, run.id)
+    (key,) = [key for key in remote.data.tags if key.startswith("tracksync.key.")]
+    client_of(server.url).delete_tag(remote.info.run_id, key)
+    assert items(checked(server, store.root)) == [f"tag {key}"]
+    mended(server, store.root)
+    assert counterpart(server.url, run.id).data.tags[key] == "a=b"

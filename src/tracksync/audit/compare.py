@@ -47,6 +47,7 @@ class Comparison:
         self._fields(header, remote)
         self._params()
         self._tags()
+        self._own_tags()
         self._datasets()
         self._metrics()
         self._artifacts(checksums=checksums)
@@ -118,6 +119,19 @@ class Comparison:
                 self._differ(f"tag {key}", value, ABSENT if there is None else there, f"tag:{item.key}")
         theirs = {k: v for k, v in self.remote.tags.items() if not k.startswith(tags.PREFIX) and k not in OWN_TAGS}
         self._added("tag", theirs, (t.key for t in self.delta.tags))
+
+    def _own_tags(self) -> None:
+        """Those that a run is found again by, and that say what its renamed keys are called."""
+        delta, legal = self.delta, self.destination.legal_key
+        keys = [i.key for i in delta.params] + [i.key for i in delta.tags] + [t.key for t in delta.metrics]
+        own = {tags.SOURCE_RUN_ID: self.finding.ref.source_id}
+        own |= {tags.RENAMED_KEY + legal(key): key for key in keys if legal(key) != key}
+        for tag, original in own.items():
+            key = legal(tag)
+            value = self.destination.legal_text(original[: self.limit_of_tags])
+            if (there := self.remote.tags.get(key)) != value:
+                self.finding.own[key] = value
+                self._differ(f"tag {key}", value, ABSENT if there is None else there, "own")
 
     @property
     def limit_of_params(self) -> int:

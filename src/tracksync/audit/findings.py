@@ -20,8 +20,8 @@ def shown(value: object) -> str:
 class Difference:
     """One thing that is not the same on both sides, in words.
 
-    ``mend`` names what the replay has to send again ("metric:loss", "end", ...), or "link"; empty where nothing can be
-    done from here.
+    ``mend`` names what the replay has to send again ("metric:loss", "end", ...), or "own" for a tag of tracksync's own;
+    empty where nothing can be done from here.
     """
 
     item: str
@@ -48,6 +48,8 @@ class Finding:
     points: int = 0
     files: int = 0
     mended: int = 0
+    #: tags of tracksync's own that were lost there, with their values
+    own: dict[str, str] = field(default_factory=dict)
     #: the run was delivered once and is not on the server any more
     gone: bool = False
 

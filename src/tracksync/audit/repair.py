@@ -24,7 +24,11 @@ def repair(engine: Engine, findings: Sequence[Finding], listener: Listener) -> l
     for finding in findings:
         if finding.gone:
             _forget(engine, finding)
-        unlink(engine.destination, finding, known)
+        if engine.leases.acquire(finding.ref.source_id):  # else it is told below that another process is at it
+            unlink(engine.destination, finding, known)
+            if finding.own and finding.run_id is not None:
+                engine.destination.set_tags(finding.run_id, list(finding.own.items()))
+            engine.leases.release(finding.ref.source_id)
         engine.parts.lacking[finding.ref.source_id] = finding.mend
     refs = [finding.ref for finding in findings]
     report = drive(engine, refs, Plan(len(refs), 0, 0, 0, engine.destination.address, len(refs)), listener)
