@@ -7,6 +7,7 @@ from oracle import assert_equal, client_of, counterpart, found
 from rawstore import RUNNING, START, RawStore, points
 from tracksync.api import push, verify
 from tracksync.audit import compare
+from tracksync.cli.comparison import Comparisons
 
 PARENT = "mlflow.parentRunId"
 
@@ -129,3 +130,13 @@ def test_the_tag_that_names_a_renamed_key_comes_back(server, store, experiment_n
     assert items(checked(server, store.root)) == [f"tag {key}"]
     mended(server, store.root)
     assert counterpart(server.url, run.id).data.tags[key] == "a=b"
+
+
+def test_a_long_key_leaves_the_other_rows_readable(server, store, experiment_name, capsys):
+    run = store.run(experiment_name, params={"L" * 200: "v" * 300, "lr": "0.1"}, artifacts={"a.txt": b"1"})
+    deliver(server, store.root)
+    damage(server, ("DELETE FROM params WHERE run_uuid = ?", counterpart(server.url, run.id).info.run_id))
+    Comparisons(quiet=False).finish(checked(server, store.root))
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert [line.split()[1] for line in rows if len(line) <= 80] == ["SOURCE", "lr"]
+    assert max(map(len, rows)) < 220

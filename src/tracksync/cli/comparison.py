@@ -16,6 +16,9 @@ from tracksync.errors import clean
 JSON_VERSION = 1
 #: Differences of one run that the table shows; the JSON has all.
 MOST_ROWS = 50
+#: Characters of a name in the table, and those to which the others are padded: one long key of a run would else push
+#: all its rows off the screen.
+LONGEST_NAME, WIDEST = 60, 26
 HEAD = ("WHAT", "SOURCE", "SERVER")
 
 
@@ -71,15 +74,21 @@ def _run(finding: Finding) -> Iterable[str]:
 
 
 def _table(rows: Sequence[Difference], indent: str, *, head: bool = True) -> Iterable[str]:
-    cells = [(clean(row.item), clean(row.source), clean(row.server)) for row in rows[:MOST_ROWS]]
+    cells = [(_name(clean(row.item)), clean(row.source), clean(row.server)) for row in rows[:MOST_ROWS]]
     if not cells:
         return
     table = [HEAD, *cells] if head else cells
-    widths = [max(len(row[column]) for row in table) for column in range(2)]
+    widths = [min(WIDEST, max(len(row[column]) for row in table)) for column in range(2)]
     for what, source, server in table:
         yield f"{indent}{what:<{widths[0]}}  {source:<{widths[1]}}  {server}".rstrip()
     if len(rows) > MOST_ROWS:
         yield f"{indent}and {len(rows) - MOST_ROWS:,} more, see --json"
+
+
+def _name(text: str) -> str:
+    """A name that is too long without its middle: keys and paths differ at their ends."""
+    half = LONGEST_NAME // 2
+    return text if len(text) <= LONGEST_NAME else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def summary(audit: Audit) -> str:
