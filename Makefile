@@ -5,6 +5,7 @@
 #   make test-volume runs of millions of points, whole (an hour, 10 GB of disk); leaves tests/volume/RESULTS.md
 #   make lint types imports        style, types, direction of imports
 #   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
+#   make test-matrix stores of six MLflow versions, four servers, two clients: all; leaves tests/matrix/RESULTS.md
 #   make test-light  the light installation alone; make clean removes what these targets made
 
 PYTHON ?= python3
@@ -12,12 +13,21 @@ ARGS ?=
 # Tests mostly wait for servers: two at a time take little longer than one. More processes, more servers.
 WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
-OLD := .venv-mlflow-2.16
+# Other MLflow versions, as servers: .venv-mlflow-2.16 and so on. CI makes the first ones, `make test-matrix` all.
+OLD := 2.9 2.16 3.1
+OLDER := 2.22 3.7
+MLFLOW_2.9 := 2.9.2
+MLFLOW_2.16 := 2.16.2
+MLFLOW_2.22 := 2.22.4
+MLFLOW_3.1 := 3.1.4
+MLFLOW_3.7 := 3.7.0
+# tracksync itself on the oldest MLflow that it works with
+LOWEST := .venv-mlflow-2.9
 LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light test-kills test-volume venvs lint types imports clean
+.PHONY: demo test test-all test-light test-matrix test-kills test-volume venvs venvs-all lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -31,10 +41,16 @@ SOURCES := pyproject.toml $(shell find src -name '*.py')
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ .venv/.run
 
-# MLflow 2.16 does not work with SQLAlchemy 2.1, and needs the pkg_resources that setuptools 81 dropped.
-$(OLD)/.done:
-	$(PYTHON) -m venv $(OLD)
-	$(OLD)/bin/pip install --quiet 'mlflow==2.16.2' 'sqlalchemy<2.1' 'setuptools<81'
+# MLflow before 3.8 does not work with SQLAlchemy 2.1, MLflow 2 needs the pkg_resources that setuptools 81 dropped.
+.venv-mlflow-%/.done:
+	$(PYTHON) -m venv .venv-mlflow-$*
+	.venv-mlflow-$*/bin/pip install --quiet 'mlflow==$(MLFLOW_$*)' 'sqlalchemy<2.1' 'setuptools<81'
+	@touch $@
+
+# Not editable, as below.
+$(LOWEST)/.tracksync: $(LOWEST)/.done $(SOURCES)
+	$(LOWEST)/bin/pip install --quiet . 'mlflow==$(MLFLOW_2.9)'
+	$(LOWEST)/bin/pip install --quiet --no-deps --force-reinstall .
 	@touch $@
 
 # Not editable: what is tested is what a user installs.
@@ -65,7 +81,12 @@ test-volume: .venv/.dev
 test-kills: .venv/.dev
 	TRACKSYNC_TEST_KILLS=200 $(BIN)/pytest tests/faults/test_kills.py tests/faults/test_crash_points.py $(ARGS)
 
-venvs: .venv/.dev $(OLD)/.done $(LIGHT)/.done
+test-matrix: venvs-all
+	TRACKSYNC_TEST_MATRIX=whole $(BIN)/pytest tests/matrix $(ARGS)
+
+venvs: .venv/.dev $(OLD:%=.venv-mlflow-%/.done) $(LOWEST)/.tracksync $(LIGHT)/.done
+
+venvs-all: venvs $(OLDER:%=.venv-mlflow-%/.done)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -78,6 +99,6 @@ imports: .venv/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv $(OLD) $(LIGHT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-mlflow-* $(LIGHT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 	rm -rf src/*.egg-info

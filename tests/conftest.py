@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from proxy import Proxy
-from servers import OLD_VENV, MlflowServerProcess, mlflow_of
+from servers import MlflowServerProcess, require_mlflow
 
 #: What a developer has set must not decide how a test ends.
 for _name in [n for n in os.environ if re.match(r"(MLFLOW|TRACKSYNC|XDG|SLURM)_|(?i:https?|all)_proxy$", n)]:
@@ -43,12 +43,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server_old(tmp_path_factory):
     """An MLflow 2.16.2 server, for what old servers do differently."""
-    mlflow = mlflow_of(OLD_VENV)
-    if not mlflow.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"no MLflow 2.16 at {mlflow}: see CONTRIBUTING.md")
-        pytest.skip(f"no MLflow 2.16 at {mlflow}: set TRACKSYNC_TEST_VENV_216")
-    with MlflowServerProcess(tmp_path_factory.mktemp("server-old"), mlflow) as process:
+    with MlflowServerProcess(tmp_path_factory.mktemp("server-old"), require_mlflow("2.16")) as process:
         yield process
 
 

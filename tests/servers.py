@@ -3,8 +3,7 @@
 Use them through the fixtures of conftest.py:
 
     server        the newest MLflow, the one of this environment
-    server_old    MLflow 2.16.2 from a virtual environment of its own (TRACKSYNC_TEST_VENV_216, else
-                  <repository>/.venv-mlflow-2.16; skipped when it is not there, an error when CI is set)
+    server_old    MLflow 2.16.2 from a virtual environment of its own, see `require_mlflow`
     any_server    the test runs against both
 
 Each is started once per session and serves all tests: name experiments with the `experiment_name` fixture, and never
@@ -23,8 +22,16 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[1]
-OLD_VENV = Path(os.environ.get("TRACKSYNC_TEST_VENV_216") or REPOSITORY / ".venv-mlflow-2.16")
+
+
+def venv_of(version):
+    """The virtual environment of an MLflow version that is not the newest, e.g. "2.16": the Makefile makes them."""
+    named = os.environ.get(f"TRACKSYNC_TEST_VENV_{version.replace('.', '')}")
+    return Path(named or REPOSITORY / f".venv-mlflow-{version}")
+
 
 #: Seconds within which a server has to answer (a cold start on a busy machine takes 20).
 START = 120.0
@@ -42,6 +49,14 @@ def free_port():
 def mlflow_of(venv):
     """The mlflow command of a virtual environment."""
     return Path(venv) / "bin" / "mlflow"
+
+
+def require_mlflow(version):
+    """The mlflow command of a version, e.g. "2.16"; without it the test is skipped, and fails when CI is set."""
+    mlflow = mlflow_of(venv_of(version))
+    if not mlflow.exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no MLflow {version} at {mlflow}: make venvs-all")
+    return mlflow
 
 
 class MlflowServerProcess:

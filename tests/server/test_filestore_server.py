@@ -17,7 +17,7 @@ import requests
 import tracksync
 from oracle import assert_equal, counterpart, found
 from rawstore import RUNNING, START, RawStore, points
-from servers import OLD_VENV, MlflowServerProcess, mlflow_of
+from servers import MlflowServerProcess, require_mlflow
 from tracksync.api import Silent
 from tracksync.config import Settings
 from tracksync.drive import KEEPS_REPEATS
@@ -40,11 +40,7 @@ def file_store_server(directory, mlflow=None):
 @pytest.fixture(scope="module", params=["3.x", pytest.param("2.16", marks=pytest.mark.slow)])
 def keeper(request, tmp_path_factory):
     """A file-store server, the newest and the old one."""
-    mlflow = None
-    if request.param == "2.16":
-        mlflow = mlflow_of(OLD_VENV)
-        if not mlflow.exists() and not os.environ.get("CI"):
-            pytest.skip(f"no MLflow 2.16 at {mlflow}: set TRACKSYNC_TEST_VENV_216")
+    mlflow = require_mlflow("2.16") if request.param == "2.16" else None
     with file_store_server(tmp_path_factory.mktemp("keeper"), mlflow) as process:
         yield process
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servers import OLD_VENV, MlflowServerProcess, mlflow_of
+from servers import MlflowServerProcess, require_mlflow
 from tracksync.errors import HeldError, NotSettledError, RefusedError
 from tracksync.mlflow_server import MlflowServer
 from tracksync.mlflow_server.artifacts import Upload
@@ -72,9 +72,7 @@ def test_a_path_that_a_server_refuses_is_refused(new_run, destination):
 
 
 def test_artifacts_in_a_directory_of_the_server_are_held_and_never_written_here(tmp_path, experiment_name):
-    mlflow = mlflow_of(OLD_VENV)
-    if not mlflow.exists():
-        pytest.skip("no MLflow 2.16 here")
+    mlflow = require_mlflow("2.16")
     options = ["--no-serve-artifacts", "--default-artifact-root", str(tmp_path / "root")]
     with MlflowServerProcess(tmp_path / "server", mlflow, options) as process:
         destination = MlflowServer(process.url)

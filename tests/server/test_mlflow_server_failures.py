@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from certificate import make_certificate
-from servers import OLD_VENV, MlflowServerProcess, free_port, mlflow_of
+from servers import MlflowServerProcess, free_port, require_mlflow
 from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError, UnreachableError
 from tracksync.mlflow_server import MlflowServer
 from tracksync.mlflow_server.answer import parse_retry_after
@@ -173,9 +173,7 @@ def test_a_date_that_has_passed_is_now():
 
 
 def test_wrong_credentials_and_somebody_elses_runs(tmp_path, monkeypatch):
-    if not mlflow_of(OLD_VENV).exists():
-        pytest.skip("no MLflow 2.16 here")
-    with MlflowServerProcess(tmp_path, mlflow_of(OLD_VENV), ["--app-name", "basic-auth"]) as process:
+    with MlflowServerProcess(tmp_path, require_mlflow("2.16"), ["--app-name", "basic-auth"]) as process:
         requests.post(
             f"{process.url}/api/2.0/mlflow/users/create",
             json={"username": "bob", "password": "bob's password"},
