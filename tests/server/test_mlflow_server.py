@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -129,6 +130,27 @@ def test_datasets_are_linked_once(new_run, destination, client, monkeypatch):
         (d.dataset.name, d.dataset.digest, d.dataset.profile, d.tags[0].key, d.tags[0].value) for d in stored
     )
     assert found == [(f"name {i}", f"digest{i}", "{}" if i else None, "c", "v") for i in range(5)]
+
+
+def test_a_dataset_that_another_run_brings_at_the_same_moment_is_linked(
+    any_server, make_proxy, new_run, experiment, client
+):
+    proxy = make_proxy(any_server.url)
+    body = '{"error_code": "BAD_REQUEST", "message": "UNIQUE constraint failed: datasets.experiment_id"}'
+    proxy.answer("log-inputs", 400, body=body, times=2)
+    run = new_run()
+    one = DatasetInput("d", "n", "d", "local", "{}", None, None, {}, 0)
+    MlflowServer(proxy.url).log_datasets(run.run_id, [one])
+    assert [d.dataset.name for d in client.get_run(run.run_id).inputs.dataset_inputs] == ["n"]
+
+
+def test_many_runs_that_share_a_dataset_link_it_at_once(new_run, destination, client):
+    runs = [new_run() for _ in range(8)]
+    for number in range(5):
+        one = DatasetInput("d", f"shared {number}", "d", "local", "{}", None, None, {}, 0)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda run, one=one: destination.log_datasets(run.run_id, [one]), runs))
+    assert {len(client.get_run(run.run_id).inputs.dataset_inputs) for run in runs} == {5}
 
 
 def test_the_end_of_a_run_and_its_name_can_be_set_alone(new_run, destination, client):

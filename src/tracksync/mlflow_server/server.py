@@ -24,6 +24,8 @@ HISTORY_PAGE = 25_000
 
 #: Datasets per request: their schemas and profiles may be large.
 DATASETS = 20
+#: How often it is asked for a dataset that other runs link at the same moment.
+DATASET_ATTEMPTS = 5
 
 
 class MlflowServer:
@@ -229,7 +231,18 @@ class MlflowServer:
     def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
         """Link dataset inputs to the run; known ones stay as they are."""
         for start in range(0, len(datasets), DATASETS):
-            self._post("/runs/log-inputs", run_id, datasets=list(map(dataset_json, datasets[start : start + DATASETS])))
+            self._link_datasets(run_id, list(map(dataset_json, datasets[start : start + DATASETS])))
+
+    def _link_datasets(self, run_id: str, datasets: list[dict[str, Any]]) -> None:
+        body = {"run_id": run_id, "datasets": datasets}
+        for _ in range(DATASET_ATTEMPTS):
+            reply = self._http.send(Request(method="POST", endpoint=f"{API}/runs/log-inputs", body=body, own=True))
+            # The runs of an experiment share its datasets. Two that bring the same one at once make the server insert
+            # it twice, and one gets 400 for it; asked again, the server finds it there.
+            if not reply.known_row:
+                break
+        if not reply.ok:
+            raise self._http.refused(reply, run_id)
 
     def update_run(
         self, run_id: str, *, name: str | None = None, status: RunStatus | None = None, end_time: int | None = None
