@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tracksync.audit.auditor import verify as compare
+from tracksync.audit.census import census
 from tracksync.audit.findings import Audit, Finding
 from tracksync.config import Settings
 from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_others
@@ -53,6 +54,7 @@ def push(
     token: Callable[[], str] | None = None,
     experiment: str | None = None,
     dry_run: bool = False,
+    report: bool = False,
     settings: Settings | None = None,
     listener: Listener | None = None,
 ) -> Report:
@@ -64,6 +66,8 @@ def push(
         token: returns the current bearer token; without it MLflow's own variables and plug-ins decide.
         experiment: template of the experiment's name, e.g. ``"{user}/{experiment}"``.
         dry_run: only find out what would be sent; makes no request that writes.
+        report: when all is sent, compare both sides as :func:`verify` does, and count what each holds
+            (``Report.completeness``).
         settings: everything else.
         listener: is told what happens, while it happens.
 
@@ -85,9 +89,11 @@ def push(
     if isinstance(paths, str | Path):
         paths = [paths]
     with _engine(settings, threading.Event(), listener) as engine:
-        refs, report = _once(engine, [to_path(path) for path in paths], listener, dry_run=dry_run)
-        wait_for_others(engine, refs, report, listener)
-        return report
+        refs, result = _once(engine, [to_path(path) for path in paths], listener, dry_run=dry_run)
+        wait_for_others(engine, refs, result, listener)
+        if report and not dry_run:
+            result.completeness = census(compare(engine, refs, listener))
+        return result
 
 
 def watch(

@@ -39,6 +39,25 @@ class RunReport:
     notes: tuple[str, ...] = ()
 
 
+class Total(NamedTuple):
+    """How many of one kind ("runs", "points", ...) both sides hold."""
+
+    what: str
+    source: int
+    server: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """How complete the server is, by its own word: what a migration came to."""
+
+    totals: tuple[Total, ...]
+    #: runs that differ in any way
+    different: int
+    #: one line each: what was left out, and why two totals may differ although nothing is missing
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """The outcome of a push."""
@@ -51,6 +70,8 @@ class Report:
     busy: list[str] = field(default_factory=list)
     #: one line each: directories that the file system did not list, so that nobody knows which runs they hold
     unlisted: list[str] = field(default_factory=list)
+    #: only when it was asked for
+    completeness: Completeness | None = None
 
     def count(self, state: State) -> int:
         """How many runs ended in ``state``."""
@@ -58,10 +79,15 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all delivered, 4 another process holds some runs, 5 some runs or items are held or could not be listed."""
+        """0 all delivered, 4 another process holds some runs, 5 some runs or items are held or could not be listed.
+
+        6 nothing of that, and yet a comparison found that the server differs.
+        """
         if self.busy:
             return 4
-        return 5 if self.count(State.HELD) or self.unlisted else 0
+        if self.count(State.HELD) or self.unlisted:
+            return 5
+        return 6 if self.completeness is not None and self.completeness.different else 0
 
 
 class Listener(Protocol):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import uuid
 from pathlib import Path
 
 import sqlitestore
@@ -49,3 +50,16 @@ def make(store, directory):
     for meta in directory.rglob("meta.yaml"):
         meta.write_text(meta.read_text().replace(sqlitestore.THERE, str(directory)))
     return directory / "mlruns"
+
+
+def renew(root):
+    """Give the runs of a file store ids that no other test has seen."""
+    directories = [path.parent for path in root.rglob("meta.yaml") if (path.parent / "params" / "lr").exists()]
+    ids = {directory.name: uuid.uuid4().hex for directory in directories}
+    for path in [*root.rglob("meta.yaml"), *root.rglob("mlflow.parentRunId")]:
+        text = path.read_text()
+        for before, after in ids.items():
+            text = text.replace(before, after)
+        path.write_text(text)
+    for directory in directories:
+        directory.rename(directory.with_name(ids[directory.name]))

@@ -4,7 +4,6 @@ Whatever happens, the server's metric files end up with the very lines of the so
 """
 
 import json
-import os
 import random
 import shutil
 import subprocess

@@ -25,7 +25,9 @@ class Tail:
 
 
 def compared(source, server):
-    return compare_points(Tail(source), lambda: iter(server))
+    lines, here, there, gap = compare_points(Tail(source), lambda: iter(server))
+    assert there - here == (gap.surplus + gap.doubled - gap.missing if gap is not None else 0)
+    return lines, gap
 
 
 def series(count):
@@ -41,6 +43,7 @@ def test_equal_in_any_order():
 def test_repeats_that_a_database_keeps_once():
     once = [Point(1, 1.5, 0), Point(1, NAN, 0)]
     assert compared(once * 3, once) == (6, None)
+    assert compare_points(Tail(once * 3), lambda: iter(once)).here == 2
 
 
 def test_a_store_that_keeps_repeats_may_keep_as_many_as_the_source_has():
@@ -72,7 +75,7 @@ def test_differences(there, missing, surplus, doubled):
 
 
 def test_a_key_without_any_point_at_the_source():
-    assert compare_points(None, lambda: iter(series(2)))[1] == Gap(here=0, there=2, missing=0, surplus=2, doubled=0)
+    assert compare_points(None, lambda: iter(series(2))).gap == Gap(here=0, there=2, missing=0, surplus=2, doubled=0)
 
 
 def test_a_set_of_many_points_counts_each_once():

@@ -11,6 +11,7 @@ from tracksync.audit.compare import Comparison
 from tracksync.audit.findings import Audit, Difference, Finding
 from tracksync.audit.links import Kin, Links
 from tracksync.audit.repair import repair as mend
+from tracksync.audit.sides import count_points, count_source
 from tracksync.destination import RemoteRun
 from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError
@@ -31,6 +32,7 @@ class _Auditor:
     #: told of each run that has been compared
     compared: Callable[[Finding], None]
     findings: list[Finding] = field(default_factory=list)
+    deleted: int = 0
     kin: list[Kin] = field(default_factory=list)
 
     def group(self, refs: Sequence[RunRef]) -> None:
@@ -38,9 +40,13 @@ class _Auditor:
         found = self.engine.destination.find_runs([ref.source_id for ref in refs])
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as pool:
             for finding in pool.map(lambda ref: self._one(ref, found.get(ref.source_id, [])), refs):
-                if finding is not None:
-                    self.findings.append(finding)
-                    self.compared(finding)
+                if finding is None:
+                    continue
+                if finding.left_out:
+                    self.deleted += 1
+                    continue
+                self.findings.append(finding)
+                self.compared(finding)
 
     def _one(self, ref: RunRef, found: Sequence[RemoteRun]) -> Finding | None:
         """Compare one run; None for one that is none of our business."""
@@ -48,9 +54,10 @@ class _Auditor:
         try:
             # The source first: what comes to the run meanwhile must not look as if it were missing there.
             delta = self.engine.sources[ref.store.kind].read(ref, Cursor(), AllSettled())
-            if delta.header.deleted and not self.engine.settings.deleted:
-                return None
-            finding.name = delta.header.name or ref.source_id
+            finding.left_out = delta.header.deleted and not self.engine.settings.deleted
+            if finding.left_out:
+                return finding
+            finding.name, finding.here = delta.header.name or ref.source_id, count_source(delta)
             self._compare(finding, delta, found)
         except GoneError:
             return None
@@ -64,6 +71,7 @@ class _Auditor:
         entry = self.engine.ledger.get(finding.ref.source_id)
         remote = self._counterpart(finding, delta, found, entry)
         if remote is None:
+            count_points(delta, finding.here)
             return
         finding.run_id, finding.url = remote.run_id, self.engine.destination.run_url(remote)
         Comparison(finding, delta, remote, entry, self.engine.destination).run(checksums=self.checksums)
@@ -124,12 +132,12 @@ def verify(
         UnreachableError, ConfigError: as the destination raises them.
     """
     audit = Audit(destination=engine.destination.address)
-    audit.findings = _audit(engine, refs, checksums=checksums, compared=compared)
+    audit.findings, audit.deleted = _audit(engine, refs, checksums=checksums, compared=compared)
     todo = {f.ref.source_id: f for f in audit.findings if f.mend - ({"gone"} if not recreate else set())}
     if not repair or not todo:
         return audit
     audit.notes += mend(engine, list(todo.values()), listener)
-    again = _audit(engine, [f.ref for f in todo.values()], checksums=checksums, compared=lambda _: None)
+    again, _ = _audit(engine, [f.ref for f in todo.values()], checksums=checksums, compared=lambda _: None)
     for finding in again:
         finding.mended = max(0, len(todo[finding.ref.source_id].differences) - len(finding.differences))
     after = {finding.ref.source_id: finding for finding in again}
@@ -139,11 +147,11 @@ def verify(
 
 def _audit(
     engine: Engine, refs: Iterable[RunRef], *, checksums: bool, compared: Callable[[Finding], None]
-) -> list[Finding]:
+) -> tuple[list[Finding], int]:
     auditor = _Auditor(engine, checksums, compared)
     for group in batched(refs, GROUP):
         if engine.parts.stop.is_set():
             break
         auditor.group(group)
     Links(engine.destination, auditor.kin).compare()
-    return auditor.findings
+    return auditor.findings, auditor.deleted

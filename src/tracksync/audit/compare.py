@@ -14,14 +14,13 @@ from tracksync.audit.content import content
 from tracksync.audit.findings import Difference, Finding, shown
 from tracksync.audit.models import ModelComparison
 from tracksync.audit.points import Gap, compare_points
+from tracksync.audit.sides import OWN_FILES, OWN_TAGS, count_server
 from tracksync.destination import Destination, RemoteRun
 from tracksync.ledger import Entry
-from tracksync.model import Delta, RunHeader, TextItem
+from tracksync.model import Delta, FileItem, RunHeader, TextItem
 from tracksync.servercursor import ServerCursor, checksum, fields_on_server
 
 ABSENT = "not there"
-#: Tags that the server sets or that are compared as fields of the run.
-OWN_TAGS = frozenset({tags.PARENT, tags.USER, "mlflow.runName"})
 
 
 class Comparison:
@@ -49,8 +48,10 @@ class Comparison:
         self._tags()
         self._own_tags()
         self._datasets()
-        self._metrics()
-        self._artifacts(checksums=checksums)
+        points, files = self._metrics(), self.destination.list_artifacts(remote)
+        self._artifacts(files, checksums=checksums)
+        self.finding.there = count_server(remote, files)
+        self.finding.there.points = points
         models = ModelComparison(self.finding, self.delta, self.remote, self.entry, self.destination)
         models.run(checksums=checksums)
 
@@ -156,17 +157,23 @@ class Comparison:
             if (legal(dataset.name), legal(dataset.digest)) not in self.remote.datasets:
                 self._differ(f"dataset {dataset.name}", dataset.digest, ABSENT, f"dataset:{dataset.item}")
 
-    def _metrics(self) -> None:
+    def _metrics(self) -> int:
+        """Compare the points; returns how many of them, and of others of the same keys, the server holds."""
         tails = {tail.key: tail for tail in self.delta.metrics}
+        there = 0
         for key, tail in tails.items():
             legal = self.destination.legal_key(key)
             ask = partial(self.destination.history, self.remote.run_id, legal)
-            points, gap = compare_points(tail, ask if legal in self.remote.latest else tuple)
-            self.finding.points += points
+            lines, here, points, gap = compare_points(tail, ask if legal in self.remote.latest else tuple)
+            self.finding.points += lines
+            self.finding.here.points += here
+            self.finding.here.keys += here > 0
+            there += points
             if gap is not None:
                 self._gap(f"metric {legal}", f"metric:{key}", gap)
         theirs = {key: f"{point.value!r} at step {point.step}" for key, point in self.remote.latest.items()}
         self._added("metric", theirs, tails)
+        return there
 
     def _gap(self, item: str, mend: str, gap: Gap) -> None:
         here, there = f"{gap.here:,} points", f"{gap.there:,} points"
@@ -177,9 +184,8 @@ class Comparison:
         if gap.surplus:
             self._theirs(item, here, f"{there}, {gap.surplus:,} of them only there")
 
-    def _artifacts(self, *, checksums: bool) -> None:
+    def _artifacts(self, there: Mapping[str, int], *, checksums: bool) -> None:
         files = {self.destination.legal_path(item.path): item for item in self.delta.files if item.model is None}
-        there = self.destination.list_artifacts(self.remote)
         self.finding.files = len(files)
         for path, item in files.items():
             mend = f"artifact:{item.path}"
@@ -190,7 +196,7 @@ class Comparison:
             elif checksums:
                 self._content(item, path)
         for path in sorted(there.keys() - files.keys()):
-            if not path.startswith("tracksync/"):
+            if not path.startswith(OWN_FILES):
                 self._theirs(f"artifact {path}", ABSENT, f"{there[path]:,} bytes")
 
     def _content(self, item: FileItem, path: str) -> None:

@@ -30,6 +30,22 @@ class Difference:
     mend: str = ""
 
 
+@dataclass(slots=True)
+class Side:
+    """How much one side holds of a run, without what tracksync itself adds. ``status`` is empty where it has no run."""
+
+    experiment: str = ""
+    status: str = ""
+    params: int = 0
+    tags: int = 0
+    keys: int = 0
+    points: int = 0
+    datasets: int = 0
+    files: int = 0
+    #: of the files
+    bytes: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class Finding:
     """What the comparison of one run found.
@@ -50,6 +66,10 @@ class Finding:
     mended: int = 0
     #: tags of tracksync's own that were lost there, with their values
     own: dict[str, str] = field(default_factory=dict)
+    here: Side = field(default_factory=Side)
+    there: Side = field(default_factory=Side)
+    #: the run is deleted at the source, and nobody asked for such
+    left_out: bool = False
     #: the run was delivered once and is not on the server any more
     gone: bool = False
 
@@ -69,6 +89,8 @@ class Audit:
     notes: list[str] = field(default_factory=list)
     #: one line for each place of which the runs could not be listed just now
     unlisted: list[str] = field(default_factory=list)
+    #: runs that are deleted at the source, and that nobody asked for
+    deleted: int = 0
 
     @property
     def different(self) -> list[Finding]:

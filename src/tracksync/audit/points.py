@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tracksync.model import MetricTail, Point
 from tracksync.pointset import PointSet, comparable
@@ -26,8 +27,20 @@ class Gap:
     doubled: int
 
 
-def compare_points(tail: MetricTail | None, history: Callable[[], Iterable[Point]]) -> tuple[int, Gap | None]:
-    """Count the points of a key at the source, and tell how the server's differ; None where they are the same.
+class Compared(NamedTuple):
+    """How much both sides hold of a key: lines of the source, points that are to be there, points that are.
+
+    ``gap`` is how they differ, None where they are the same.
+    """
+
+    lines: int
+    here: int
+    there: int
+    gap: Gap | None
+
+
+def compare_points(tail: MetricTail | None, history: Callable[[], Iterable[Point]]) -> Compared:
+    """Count the points of a key on both sides, and tell how the server's differ.
 
     The order does not count: servers give histories in an order of their own. Of identical points in a row of the
     source databases keep one. ``tail`` is the whole key; ``history`` asks the server, perhaps twice.
@@ -35,9 +48,10 @@ def compare_points(tail: MetricTail | None, history: Callable[[], Iterable[Point
     lines, total, grows = _digest(_points(tail))
     held, there, _ = _digest(history())
     if grows and (lines, total) == (held, there):
-        return lines, None
+        return Compared(lines, lines, held, None)
     gap = _exactly(tail, history)
-    return lines, gap if gap.missing or gap.surplus or gap.doubled else None
+    differs = gap.missing or gap.surplus or gap.doubled
+    return Compared(lines, gap.here, gap.here - gap.missing + gap.surplus + gap.doubled, gap if differs else None)
 
 
 def _points(tail: MetricTail | None) -> Iterator[Point]:

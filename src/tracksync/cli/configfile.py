@@ -30,6 +30,7 @@ KEYS: dict[str, Kind] = {
     "retry": Flag(),
     "restore": Flag(),
     "dry-run": Flag(),
+    "report": Flag(),
     "wait": Duration(),
     "server-wait": Duration(),
     "interval": Duration(positive=True),

@@ -97,6 +97,7 @@ deleted = _option("--deleted", text="Also send runs that are deleted at the sour
 retry = _option("--retry", text="Try held runs again although nothing changed.")
 restore = _option("--restore", text="Revive runs that were deleted on the server.")
 dry_run = _option("-n", "--dry-run", text="Say what would be sent, and stop.")
+report = _option("--report", text="At the end compare both sides, and count what each holds: for a migration.")
 wait = _option("--wait", default="10m", text="How long to wait for runs that another process is sending.")
 server_wait = _option(
     "--server-wait",

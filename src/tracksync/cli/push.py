@@ -20,6 +20,7 @@ Examples:
   tracksync push --to https://mlflow.example.org mlruns
   tracksync push -n mlruns/3/0a1b2c...     what would be sent
   tracksync push --since 7d --json mlruns  runs of the last week, result as JSON
+  tracksync push --report old/mlruns       a migration: how complete it is, counted on both sides
 """
 
 
@@ -28,16 +29,20 @@ Examples:
 @options.sending
 @options.retry
 @options.restore
+@options.report
 @options.wait
 @options.server_wait
 @options.as_json
 @click.pass_context
-def command(ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, quiet: bool, **others: object) -> None:
+def command(
+    ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, report: bool, quiet: bool, **others: object
+) -> None:
     """Send the runs at PATH to the MLflow server, once and complete, then exit.
 
     PATH is a run directory, an experiment directory or a whole store (a folder such as mlruns, a database such as
     mlflow.db), or a file: or sqlite: URI.
-    What the server already has is not sent again.
+    What the server already has is not sent again. With --report it is compared, as verify does: exit code 6 if
+    anything differs though nothing is held.
     """
     groups = group_paths(ctx, paths)
     console = Console(quiet=quiet, data=not others["json"])
@@ -46,7 +51,7 @@ def command(ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, qu
         with on_signal(None, BY_SIGNAL.__add__):
             for group in groups:
                 try:
-                    reports.append(_push(group, console, dry_run=dry_run))
+                    reports.append(_push(group, console, dry_run=dry_run, report=report))
                     codes.append(reports[-1].exit_code)
                 except TracksyncError as error:  # one server's trouble must not keep runs from another
                     console.error(f"tracksync: {error.line}")
@@ -59,11 +64,11 @@ def command(ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, qu
     ctx.exit(code)
 
 
-def _push(group: Group, console: Console, *, dry_run: bool) -> Report:
+def _push(group: Group, console: Console, *, dry_run: bool, report: bool) -> Report:
     """Push the paths of one group and say what came of it."""
     # imported here: MLflow's client is behind it, and wrong options must be told without waiting for that
     from tracksync.api import push
 
-    report = push(group.paths, settings=group.settings, dry_run=dry_run, listener=console)
-    console.finish(report, dry_run=dry_run)
-    return report
+    result = push(group.paths, settings=group.settings, dry_run=dry_run, report=report, listener=console)
+    console.finish(result, dry_run=dry_run)
+    return result

@@ -15,7 +15,7 @@ import click
 
 from tracksync.errors import clean
 from tracksync.ledger import Entry, State
-from tracksync.report import Plan, Report, RunReport
+from tracksync.report import Completeness, Plan, Report, RunReport
 
 if TYPE_CHECKING:
     from tracksync.cli.progress import Bar
@@ -118,6 +118,9 @@ class Console:
             self._data_line(f"nothing new in {count(self._nothing_new - MOST_SAME, 'more run')}")
         if not dry_run and not self._changes_only:
             self._data_line(summary_line(report, time.monotonic() - self._started))
+        if report.completeness is not None:
+            for line in completeness_lines(report.completeness):
+                self._data_line(line)
 
     def stopped(self) -> None:
         """Say what was sent since the start, over all destinations: the end of a watch."""
@@ -174,6 +177,17 @@ def summary_line(report: Report, seconds: float) -> str:
     return f"{count(len(report.runs), 'run')}{': ' if states else ''}{', '.join(states)}; {sent}"
 
 
+def completeness_lines(found: Completeness) -> list[str]:
+    """How complete the server is: a table of what both sides hold, and a last line with the verdict."""
+    rows = [(what, f"{source:,}", f"{server:,}") for what, source, server in found.totals]
+    table = [("", "SOURCE", "SERVER"), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    lines = [f"{what:<{widths[0]}}  {here:>{widths[1]}}  {there:>{widths[2]}}" for what, here, there in table]
+    differ = f"not complete: {count(found.different, 'run')} with differences, which tracksync verify names"
+    verdict = differ if found.different else "complete: the server holds all of it"
+    return [*lines, *found.notes, verdict]
+
+
 def sent_line(points: int, files: int, size: int, seconds: float) -> str:
     """How much was sent, and how long it took."""
     return f"{count(points, 'point')}, {count(files, 'file')}, {size_of(size)} sent in {seconds:.1f} s"
@@ -188,12 +202,18 @@ def as_json(reports: Sequence[Report], exit_code: int) -> str:
         "version": JSON_VERSION,
         "exit_code": exit_code,
         "plans": [report.plan._asdict() for report in reports],
+        "completeness": [_completeness(report.completeness) for report in reports if report.completeness],
         "runs": runs,
         "notes": [line for report in reports for line in report.notes],
         "busy": [line for report in reports for line in report.busy],
         "unlisted": [line for report in reports for line in report.unlisted],
     }
     return json.dumps(document, indent=2)
+
+
+def _completeness(found: Completeness) -> dict[str, Any]:
+    totals = {total.what: {"source": total.source, "server": total.server} for total in found.totals}
+    return {"complete": not found.different, "different": found.different, "totals": totals, "notes": found.notes}
 
 
 def _discard(stream: object) -> None:
