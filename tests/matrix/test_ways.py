@@ -34,7 +34,7 @@ def push(stores, settings):
 
 
 @pytest.fixture
-def arrives(settings):
+def arrives(push, stores, settings):
     """Whether all of it arrives at an address, once, and is found to."""
     return lambda url: _arrives(push, stores, settings, url)
 
@@ -57,8 +57,16 @@ def test_below_a_path_of_its_own(serve, arrives):
     arrives(f"{serve('--static-prefix', '/ml/flow').url}/ml/flow")
 
 
-def test_with_a_login(serve, push, arrives, monkeypatch):
+def test_with_a_login(serve, push, arrives, monkeypatch, tmp_path):
     secrets = {"MLFLOW_AUTH_ADMIN_PASSWORD": "the admin's password", "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret"}
+    config = tmp_path / "auth.ini"
+    users = f"sqlite:///{tmp_path}/users.db"
+    # A login is checked in 0.2 s each time otherwise.
+    config.write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {users}\nadmin_username = admin\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 600\n"
+    )
+    secrets["MLFLOW_AUTH_CONFIG_PATH"] = str(config)
     url = serve("--app-name", "basic-auth", environment=secrets).url
     requests.post(
         f"{url}/api/2.0/mlflow/users/create",
@@ -128,4 +136,4 @@ def held_alone(stores, server):
             held = set(artifacts(here, run.info.run_id)) | {
                 key for key, value in run.data.params.items() if value[5000:]
             }
-            assert remote.data.tags.get("tracksync.incomplete") == str(len(held))
+            assert remote.data.tags.get("tracksync.incomplete", "0") == str(len(held))
