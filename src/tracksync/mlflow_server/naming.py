@@ -31,7 +31,10 @@ _UPLOADING = ".artifact.uploading."
 
 
 def limits_of(version: str) -> Limits:
-    """What a server of this version takes; of a version that cannot be read, what every one takes."""
+    """What a server of this version takes; of a version that cannot be read, what every one takes.
+
+    No server tells its limits: ``server-info`` (MLflow 3.9 and later) speaks of workspaces, artifacts and traces only.
+    """
     match = re.match(r"(\d+)\.(\d+)", version)
     known = (int(match[1]), int(match[2])) if match else (0, 0)
     # A param of 6000 characters passes everywhere; from 2.12.2 on a longer one is cut without a word, before it is
