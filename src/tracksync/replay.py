@@ -95,6 +95,11 @@ def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
 
 
 def anything(work: Work, todo: Delta, parts: Parts) -> bool:
+    """Whether there is anything to do: to tell the server, or to look at there once more."""
+    return untold(work, todo, parts) or modelsync.unconfirmed(work)
+
+
+def untold(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether there is anything to tell the server, or anything about it that the ledger does not know for sure."""
     entry, told = work.entry, work.entry.cursor.parts["fields"]
     idle = not parts.lane.busy(entry.source_id)
@@ -105,7 +110,6 @@ def anything(work: Work, todo: Delta, parts: Parts) -> bool:
         or bool(lineage.link(entry))
         or (idle and (entry.status, told.get("end")) != todo.header.end)
         or (idle and told.get("incomplete", 0) != len(entry.held))
-        or modelsync.unconfirmed(work)
         or entry.state is State.REMOVED
         or (
             (parts.settings.restore or parts.restored.is_set() or entry.source_id in parts.lacking)

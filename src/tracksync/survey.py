@@ -11,7 +11,7 @@ from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
 from tracksync.ledger import State
 from tracksync.locate import batched
 from tracksync.model import AllSettled, Delta, RunRef
-from tracksync.replay import anything, sendable
+from tracksync.replay import sendable, untold
 from tracksync.report import Plan
 from tracksync.trust import trust
 from tracksync.work import Work
@@ -74,4 +74,4 @@ def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun
         except (RemovedError, HeldError, NotSettledError, GoneError):
             return None
     todo = sendable(work, delta, engine.parts)
-    return todo if work.entry.run_id is None or anything(work, todo, engine.parts) else None
+    return todo if work.entry.run_id is None or untold(work, todo, engine.parts) else None

@@ -6,7 +6,7 @@ from test_verify import checked, damage, deliver, items, mended, settings, their
 from oracle import assert_equal, client_of, counterpart, found
 from rawstore import RUNNING, START, RawStore, points
 from tracksync.api import push, verify
-from tracksync.audit import compare
+from tracksync.audit import content
 from tracksync.cli.comparison import Comparisons
 
 PARENT = "mlflow.parentRunId"
@@ -97,14 +97,14 @@ def test_an_artifact_that_cannot_be_read_stops_nothing(server, store, experiment
     store.run(experiment_name, artifacts={"a.txt": b"1"})
     store.run(experiment_name, artifacts={"b.txt": b"2"})
     deliver(server, store.root)
-    opened = compare.open_regular
+    opened = content.open_regular
 
     def opening(root, relative):
         if relative.endswith("a.txt"):
             raise error(2, "so it is")  # root, who runs the tests, may read everything; and files vanish too fast
         return opened(root, relative)
 
-    monkeypatch.setattr(compare, "open_regular", opening)
+    monkeypatch.setattr(content, "open_regular", opening)
     audit = checked(server, store.root, checksums=True)
     assert (len(audit.findings), items(audit)) == (2, differing)
     assert any("vanished" in note for finding in audit.findings for note in finding.notes) != bool(differing)
