@@ -7,7 +7,7 @@ reads only the lines that bear its id.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from tracksync.errors import NotSettledError
@@ -83,10 +83,10 @@ def _parse(line: bytes, run: bytes) -> ModelPoint | None:
     return ModelPoint(*point, dataset, digest)
 
 
-def new_model_metrics(look: Look, marks: Mapping[str, Mark]) -> Iterator[ModelFileTail]:
-    """The metrics that hold lines of the run beyond ``marks``; ``look`` is one at the model for that run."""
+def new_model_metrics(look: Look) -> Iterator[ModelFileTail]:
+    """The metrics that hold lines of the run beyond the cursor; ``look`` is one at the model for that run."""
     for key, status in look.files("metrics", "metric"):
-        start = marks.get(key) or 0
+        start = look.cursor.get("metrics", key) or 0
         if status.st_size == start:
             continue
         # a file that shrank is read from its start: what is known of it the server drops

@@ -14,37 +14,21 @@ from pathlib import Path
 
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, read_small
-from tracksync.loggedmodel import (
-    FINAL,
-    INPUT,
-    METRIC,
-    MODEL_ID,
-    OUTPUT,
-    PARAM,
-    STATUS,
-    TAG,
-    LoggedModel,
-    file_path,
-    item,
-    owner_of,
-)
-from tracksync.model import Cursor, FileItem, Looks, Mark, RunRef
+from tracksync.loggedmodel import FINAL, INPUT, MODEL_ID, OUTPUT, LoggedModel, item
+from tracksync.model import Cursor, FileItem, RunRef
 from tracksync.sources.filestore import meta
 from tracksync.sources.filestore.files import new_files
 from tracksync.sources.filestore.links import read_document, text
 from tracksync.sources.filestore.look import Look
 from tracksync.sources.filestore.modelmetrics import new_model_metrics
 from tracksync.sources.filestore.text import new_params, new_tags, read_texts
+from tracksync.sources.models import STATUSES, ModelLooks, artifact_of, cursors_of, whole_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import reading
 
-#: Where a run's artifacts hold the whole of a model's value that is too long for a server.
-WHOLE = "tracksync/models/"
 #: Seconds after which a directory that has not changed since is not listed again: where timestamps are coarse, a model
 #: made in the same tick as the first listing would never be seen.
 QUIET = 5.0
-
-_STATUS = {"1": "PENDING", "2": "READY", "3": "FAILED"}
 
 
 @dataclass(slots=True)
@@ -112,17 +96,6 @@ def _meta(look: Look, directory: Path) -> meta.Fields | None:
     return fields if {"status", "status_message"} <= fields.keys() else None
 
 
-class _Prefixed(Looks):
-    """The looks at one model, kept among those at its run."""
-
-    def __init__(self, looks: Looks, prefix: str) -> None:
-        super().__init__(looks.settle)
-        self._looks, self._prefix = looks, prefix
-
-    def settled(self, item: str, signature: object) -> bool:
-        return self._looks.settled(f"{self._prefix}/{item}", signature)
-
-
 def new_models(
     look: Look, index: ModelIndex, inputs: Iterable[str], paths: PathMap
 ) -> tuple[list[LoggedModel], list[FileItem]]:
@@ -131,14 +104,14 @@ def new_models(
     outputs, inputs = dict(_outputs(look)), set(filter(MODEL_ID.fullmatch, inputs))
     took = {name for name in inputs if look.cursor.get("models", item(name, INPUT)) is None}
     linked = {name.partition("/")[0] for name in look.cursor.parts["models"]}
-    known = _cursors(look.cursor)
+    known = cursors_of(look.cursor)
     models, files = [], []
     for name in sorted({*listing.made.get(look.run.source_id, ()), *outputs, *inputs, *linked}):
         path = look.run.path.parent / "models" / name
         sub = Look(
             RunRef(look.run.store, look.run.source_id, path),
             known.get(name, Cursor()),
-            _Prefixed(look.looks, name),
+            ModelLooks(look.looks, name),
             look.ended,
         )
         maker = listing.makers.get(name)
@@ -151,8 +124,7 @@ def new_models(
             model, own_files = found
             files += own_files
         if maker is not None:  # else the directory lies elsewhere, or is a link
-            marks = {key: look.cursor.get("models", item(name, METRIC, key)) for key in _keys(look.cursor, name)}
-            model = replace(model, metrics=tuple(new_model_metrics(sub, marks)))
+            model = replace(model, metrics=tuple(new_model_metrics(sub)))
         _take_over(look, sub, name)
         if not model.empty:
             models.append(model)
@@ -185,15 +157,15 @@ def _own(sub: Look, model: LoggedModel, paths: PathMap) -> tuple[LoggedModel, li
         sub.waiting += not sub.ended
         return None
     new = sub.cursor.get("fields", "created") is None
-    status = _STATUS.get(text(fields, "status"), "PENDING")
+    status = STATUSES.get(text(fields, "status"), "PENDING")
     if new and (text(fields, "lifecycle_stage") == "deleted" or (status not in FINAL and not sub.ended)):
         return None
     params, wholes = new_params(sub)
     if new and sub.waiting:  # they go with the create, once
         return None
     tags, more = new_tags(sub, list(read_texts(sub, "tags", "tag")))
-    files = [_renamed(model.source_id, f) for f in new_files(sub, text(fields, "artifact_location"), paths)]
-    files += [replace(f, path=f"{WHOLE}{model.source_id}/{f.path.removeprefix('tracksync/')}") for f in wholes + more]
+    files = [artifact_of(model.source_id, f) for f in new_files(sub, text(fields, "artifact_location"), paths)]
+    files += [whole_of(model.source_id, f) for f in wholes + more]
     told = sub.cursor.get("fields", "status")
     model = replace(
         model,
@@ -205,36 +177,3 @@ def _own(sub: Look, model: LoggedModel, paths: PathMap) -> tuple[LoggedModel, li
         status=status if status in FINAL and status != told else None,
     )
     return model, files
-
-
-def _renamed(model_id: str, file: FileItem) -> FileItem:
-    return replace(file, path=file_path(model_id, file.path))
-
-
-def _keys(cursor: Cursor, name: str) -> list[str]:
-    prefix = f"{name}/{METRIC}/"
-    return [key.removeprefix(prefix) for key in cursor.parts["models"] if key.startswith(prefix)]
-
-
-def _cursors(cursor: Cursor) -> dict[str, Cursor]:
-    """For each model what is known of it, in the words in which a run's cursor tells of the run itself."""
-    found: dict[str, Cursor] = {}
-
-    def note(model_id: str, part: str, key: str, mark: Mark) -> None:
-        found.setdefault(model_id, Cursor()).advance([(part, key, mark)])
-
-    for name, mark in cursor.parts["models"].items():
-        model_id, kind, key = [*name.split("/", 2), "", ""][:3]
-        if not kind:
-            note(model_id, "fields", "created", mark)
-        elif kind == STATUS:
-            note(model_id, "fields", "status", mark)
-        elif kind in (PARAM, TAG):
-            note(model_id, f"{kind}s", key, mark)
-    for path, mark in cursor.parts["artifacts"].items():
-        if owner := owner_of(path):
-            note(owner[0], "artifacts", owner[1], mark)
-        elif path.startswith(WHOLE):
-            model_id, _, rest = path.removeprefix(WHOLE).partition("/")
-            note(model_id, "artifacts", f"tracksync/{rest}", mark)
-    return found
