@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from sqlitestore import THERE
+from sqlitestore import models_of as models_of_database
 
 SOURCE_ID = "tracksync.source.run_id"
 SOURCE_MODEL = "tracksync.source.model_id"
@@ -46,7 +47,10 @@ def _copy(database):
     source = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
     with closing(source), closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-        target.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (THERE, str(database.parent)))
+        moved = (THERE, str(database.parent))
+        target.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", moved)
+        if models_of_database(database):
+            target.execute("UPDATE logged_models SET artifact_location = replace(artifact_location, ?, ?)", moved)
         target.commit()
     return copy
 
@@ -208,7 +212,9 @@ def _models(here, ours, there, theirs):
     source = {m.model_id: m for m in models_of(here, ours)}
     server = [(m.tags.get(SOURCE_MODEL), m) for m in models_of(there, theirs)]
     yield "models", sorted(source), sorted(str(name) for name, _ in server)
-    pairs, theirs = dict(server), there.get_run(theirs.info.run_id)  # a search tells of no inputs that are models
+    pairs = dict(server)
+    # a search in a database tells of no inputs that are models
+    ours, theirs = here.get_run(ours.info.run_id), there.get_run(theirs.info.run_id)
     for name in source.keys() & pairs.keys():
         yield from _model(here, source[name], there, pairs[name])
     yield "measured", *_apart(_measured_here(here, ours), _measured_there(there, theirs))
@@ -243,7 +249,9 @@ def _model(here, a, there, b):
 
 
 def _measured_here(client, run):
-    """What a run measured of models, from the files: MLflow's own reader tells only the latest point of each key."""
+    """What a run measured of models. From the files: MLflow's own reader tells only the latest point of each key."""
+    if client.tracking_uri.startswith("sqlite:"):
+        return _measured(client, run, lambda model: model.model_id)
     found = set()
     for model in _all_models(client, run):
         metrics = Path(model.artifact_location.removeprefix("file://")).parent / "metrics"
@@ -257,8 +265,12 @@ def _measured_here(client, run):
 
 
 def _measured_there(client, run):
+    return _measured(client, run, lambda model: model.tags.get(SOURCE_MODEL))
+
+
+def _measured(client, run, name):
     return {
-        (model.tags.get(SOURCE_MODEL), m.key, m.timestamp, m.step, _stored(m.value), m.dataset_name, m.dataset_digest)
+        (name(model), m.key, m.timestamp, m.step, _stored(m.value), m.dataset_name, m.dataset_digest)
         for model in _all_models(client, run)
         for m in model.metrics or ()
         if m.run_id == run.info.run_id

@@ -44,9 +44,33 @@ with open("hello.txt", "w") as file:
     file.write("hello\n")
 client.log_artifact(first, "hello.txt", "texts")
 os.remove("hello.txt")
+
+
+def models(maker):
+    """What MLflow 3 adds: a model with all that one has, and one that failed."""
+    from mlflow.entities import LoggedModelOutput
+
+    client.set_experiment_tag(experiment, "team", "ocean")
+    made = client.create_logged_model(experiment, "net", maker, {"stage": "new"}, {"depth": "3"}, "nn").model_id
+    client.finalize_logged_model(made, "READY")
+    client.log_outputs(maker, [LoggedModelOutput(made, 4)])
+    failed = client.create_logged_model(experiment, "agent", maker).model_id
+    client.finalize_logged_model(failed, "FAILED")
+    values = (0.5, math.nan, math.inf, 0.75)
+    client.log_batch(maker, [Metric("acc", v, START + 200 + n, n, made) for n, v in enumerate(values)])
+    client.log_batch(maker, [Metric("f1", 0.25, START + 300, 0, made, "era5", "0a1b2c")])
+    return made
+
+
+made = models(first) if hasattr(client, "create_logged_model") else None
 client.set_terminated(first, "FINISHED", START + 60_000)
 child = run("child", START + 1000, **{"mlflow.parentRunId": first})
 client.log_metric(child, "loss", 0.5, START + 1001, 1)
+if made:
+    from mlflow.entities import LoggedModelInput
+
+    client.log_inputs(child, models=[LoggedModelInput(made)])
+    client.log_batch(child, [Metric("acc", 0.625, START + 1002, 1, made)])
 client.set_terminated(child, "FAILED", START + 61_000)
 run("running", START + 2000)
 deleted = run("deleted", START + 3000)

@@ -55,7 +55,7 @@ CREATE TABLE "datasets" (
 	CONSTRAINT dataset_pk PRIMARY KEY (experiment_id, name, digest), 
 	CONSTRAINT fk_datasets_experiment_id_experiments FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id) ON DELETE CASCADE
 );
-INSERT INTO "datasets" VALUES('2cf9853f2d7e4e8e80064e53323615b3',1,'era5','0a1b2c','local','{"uri": "/data/era5"}','{"cols": 3}','{"rows": 7}');
+INSERT INTO "datasets" VALUES('740f7e19ddcc4e0bba8f3e60b3f5a027',1,'era5','0a1b2c','local','{"uri": "/data/era5"}','{"cols": 3}','{"rows": 7}');
 CREATE TABLE endpoint_bindings (
 	endpoint_id VARCHAR(36) NOT NULL, 
 	resource_type VARCHAR(50) NOT NULL, 
@@ -155,6 +155,7 @@ CREATE TABLE "experiment_tags" (
 	CONSTRAINT experiment_tag_pk PRIMARY KEY ("key", experiment_id), 
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id)
 );
+INSERT INTO "experiment_tags" VALUES('team','ocean',1);
 CREATE TABLE "experiments" (
 	experiment_id INTEGER NOT NULL, 
 	name VARCHAR(256) NOT NULL, 
@@ -167,9 +168,9 @@ CREATE TABLE "experiments" (
 	CONSTRAINT experiments_lifecycle_stage CHECK (lifecycle_stage IN ('active', 'deleted')), 
 	CONSTRAINT uq_experiments_workspace_name UNIQUE (workspace, name)
 );
-INSERT INTO "experiments" VALUES(0,'Default','/scratch/alice/job/mlruns/0','active',1795221748641,1795221748641,'default');
-INSERT INTO "experiments" VALUES(1,'weather','/scratch/alice/job/mlruns/1','active',1795221748643,1795221748643,'default');
-INSERT INTO "experiments" VALUES(2,'empty','/scratch/alice/job/mlruns/2','active',1795221748654,1795221748654,'default');
+INSERT INTO "experiments" VALUES(0,'Default','/scratch/alice/job/mlruns/0','active',1795227054563,1795227054563,'default');
+INSERT INTO "experiments" VALUES(1,'weather','/scratch/alice/job/mlruns/1','active',1795227054584,1795227054584,'default');
+INSERT INTO "experiments" VALUES(2,'empty','/scratch/alice/job/mlruns/2','active',1795227054600,1795227054600,'default');
 CREATE TABLE guardrail_configs (
 	endpoint_id VARCHAR(36) NOT NULL, 
 	guardrail_id VARCHAR(36) NOT NULL, 
@@ -204,7 +205,7 @@ CREATE TABLE input_tags (
 	value VARCHAR(500) NOT NULL, 
 	CONSTRAINT input_tags_pk PRIMARY KEY (input_uuid, name)
 );
-INSERT INTO "input_tags" VALUES('555aac39a074480a91d42b0847cb3858','mlflow.data.context','training');
+INSERT INTO "input_tags" VALUES('ea1aa674b1b84173a2174036704a97b3','mlflow.data.context','training');
 CREATE TABLE inputs (
 	input_uuid VARCHAR(36) NOT NULL, 
 	source_type VARCHAR(36) NOT NULL, 
@@ -213,7 +214,9 @@ CREATE TABLE inputs (
 	destination_id VARCHAR(36) NOT NULL, step BIGINT DEFAULT '0' NOT NULL, 
 	CONSTRAINT inputs_pk PRIMARY KEY (source_type, source_id, destination_type, destination_id)
 );
-INSERT INTO "inputs" VALUES('555aac39a074480a91d42b0847cb3858','DATASET','2cf9853f2d7e4e8e80064e53323615b3','RUN','16bf08adb386483bb815f168f3aeb713',0);
+INSERT INTO "inputs" VALUES('ea1aa674b1b84173a2174036704a97b3','DATASET','740f7e19ddcc4e0bba8f3e60b3f5a027','RUN','63cf0c05a68a4b1eb23bbfb4ecb3c6a8',0);
+INSERT INTO "inputs" VALUES('cd2e740be5084896ae7df30e021b0a7f','RUN_OUTPUT','63cf0c05a68a4b1eb23bbfb4ecb3c6a8','MODEL_OUTPUT','m-a781fea0c42b416ba6f79bda4cd8123e',4);
+INSERT INTO "inputs" VALUES('0e347b1636594876a423d70ff45b51b2','RUN_INPUT','4e80e04afb234c689e86244da7eee6d3','MODEL_INPUT','m-a781fea0c42b416ba6f79bda4cd8123e',0);
 CREATE TABLE issues (
 	issue_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -279,11 +282,14 @@ CREATE TABLE "latest_metrics" (
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid), 
 	CHECK (is_nan IN (0, 1))
 );
-INSERT INTO "latest_metrics" VALUES('loss',0.01,1700000000100,20,0,'16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "latest_metrics" VALUES('odd',0.0,1700000000004,4,0,'16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "latest_metrics" VALUES('a/b c',-1.5,1700000000000,-3,0,'16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "latest_metrics" VALUES('loss',0.5,1700000001001,1,0,'fac905a7bc284b9ebc51b0339c87eba1');
-INSERT INTO "latest_metrics" VALUES('loss',2.0,1700000003001,0,0,'1d1f82959e974aeab5b683fbde02b61a');
+INSERT INTO "latest_metrics" VALUES('loss',0.01,1700000000100,20,0,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "latest_metrics" VALUES('odd',0.0,1700000000004,4,0,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "latest_metrics" VALUES('a/b c',-1.5,1700000000000,-3,0,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "latest_metrics" VALUES('acc',0.75,1700000000203,3,0,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "latest_metrics" VALUES('f1',0.25,1700000000300,0,0,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "latest_metrics" VALUES('loss',0.5,1700000001001,1,0,'4e80e04afb234c689e86244da7eee6d3');
+INSERT INTO "latest_metrics" VALUES('acc',0.625,1700000001002,1,0,'4e80e04afb234c689e86244da7eee6d3');
+INSERT INTO "latest_metrics" VALUES('loss',2.0,1700000003001,0,0,'d7816cd3193d4b3b91bcce33286b56b0');
 CREATE TABLE logged_model_metrics (
 	model_id VARCHAR(36) NOT NULL, 
 	metric_name VARCHAR(500) NOT NULL, 
@@ -300,6 +306,12 @@ CREATE TABLE logged_model_metrics (
 	CONSTRAINT fk_logged_model_metrics_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE, 
 	CONSTRAINT fk_logged_model_metrics_run_id FOREIGN KEY(run_id) REFERENCES runs (run_uuid) ON DELETE CASCADE
 );
+INSERT INTO "logged_model_metrics" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e','acc',1700000000200,0,0.5,1,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e','acc',1700000000201,1,0.0,1,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e','acc',1700000000202,2,1.79769313486231562234e+308,1,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e','acc',1700000000203,3,0.75,1,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e','f1',1700000000300,0,0.25,1,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL,'era5','0a1b2c');
+INSERT INTO "logged_model_metrics" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e','acc',1700000001002,1,0.625,1,'4e80e04afb234c689e86244da7eee6d3',NULL,NULL,NULL);
 CREATE TABLE logged_model_params (
 	model_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -309,6 +321,7 @@ CREATE TABLE logged_model_params (
 	CONSTRAINT fk_logged_model_params_experiment_id FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CONSTRAINT fk_logged_model_params_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE
 );
+INSERT INTO "logged_model_params" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e',1,'depth','3');
 CREATE TABLE logged_model_tags (
 	model_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -318,6 +331,7 @@ CREATE TABLE logged_model_tags (
 	CONSTRAINT fk_logged_model_tags_experiment_id FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CONSTRAINT fk_logged_model_tags_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE
 );
+INSERT INTO "logged_model_tags" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e',1,'stage','new');
 CREATE TABLE logged_models (
 	model_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -334,6 +348,8 @@ CREATE TABLE logged_models (
 	CONSTRAINT logged_models_lifecycle_stage_check CHECK (lifecycle_stage IN ('active', 'deleted')), 
 	CONSTRAINT fk_logged_models_experiment_id FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id) ON DELETE CASCADE
 );
+INSERT INTO "logged_models" VALUES('m-a781fea0c42b416ba6f79bda4cd8123e',1,'net','/scratch/alice/job/mlruns/1/models/m-a781fea0c42b416ba6f79bda4cd8123e/artifacts',1795227054787,1795227054799,2,'active','nn','63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL);
+INSERT INTO "logged_models" VALUES('m-eaada4c69acd4e63b4c3316ee05d4e62',1,'agent','/scratch/alice/job/mlruns/1/models/m-eaada4c69acd4e63b4c3316ee05d4e62/artifacts',1795227054811,1795227054819,3,'active',NULL,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',NULL);
 CREATE TABLE mcp_access_endpoints (
 	id VARCHAR(36) NOT NULL, 
 	workspace VARCHAR(63) DEFAULT 'default' NOT NULL, 
@@ -417,35 +433,41 @@ CREATE TABLE "metrics" (
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid), 
 	CHECK (is_nan IN (0, 1))
 );
-INSERT INTO "metrics" VALUES('loss',1.0,1700000000000,'16bf08adb386483bb815f168f3aeb713',0,0);
-INSERT INTO "metrics" VALUES('loss',0.5,1700000000001,'16bf08adb386483bb815f168f3aeb713',1,0);
-INSERT INTO "metrics" VALUES('loss',3.33333333333333314829e-01,1700000000002,'16bf08adb386483bb815f168f3aeb713',2,0);
-INSERT INTO "metrics" VALUES('loss',0.25,1700000000003,'16bf08adb386483bb815f168f3aeb713',3,0);
-INSERT INTO "metrics" VALUES('loss',0.2,1700000000004,'16bf08adb386483bb815f168f3aeb713',4,0);
-INSERT INTO "metrics" VALUES('loss',1.66666666666666657414e-01,1700000000005,'16bf08adb386483bb815f168f3aeb713',5,0);
-INSERT INTO "metrics" VALUES('loss',1.42857142857142849212e-01,1700000000006,'16bf08adb386483bb815f168f3aeb713',6,0);
-INSERT INTO "metrics" VALUES('loss',0.125,1700000000007,'16bf08adb386483bb815f168f3aeb713',7,0);
-INSERT INTO "metrics" VALUES('loss',1.11111111111111104943e-01,1700000000008,'16bf08adb386483bb815f168f3aeb713',8,0);
-INSERT INTO "metrics" VALUES('loss',0.1,1700000000009,'16bf08adb386483bb815f168f3aeb713',9,0);
-INSERT INTO "metrics" VALUES('loss',9.09090909090909116141e-02,1700000000010,'16bf08adb386483bb815f168f3aeb713',10,0);
-INSERT INTO "metrics" VALUES('loss',8.33333333333333287074e-02,1700000000011,'16bf08adb386483bb815f168f3aeb713',11,0);
-INSERT INTO "metrics" VALUES('loss',7.6923076923076927347e-02,1700000000012,'16bf08adb386483bb815f168f3aeb713',12,0);
-INSERT INTO "metrics" VALUES('loss',7.14285714285714246063e-02,1700000000013,'16bf08adb386483bb815f168f3aeb713',13,0);
-INSERT INTO "metrics" VALUES('loss',6.66666666666666657414e-02,1700000000014,'16bf08adb386483bb815f168f3aeb713',14,0);
-INSERT INTO "metrics" VALUES('loss',0.0625,1700000000015,'16bf08adb386483bb815f168f3aeb713',15,0);
-INSERT INTO "metrics" VALUES('loss',5.8823529411764705066e-02,1700000000016,'16bf08adb386483bb815f168f3aeb713',16,0);
-INSERT INTO "metrics" VALUES('loss',5.55555555555555524716e-02,1700000000017,'16bf08adb386483bb815f168f3aeb713',17,0);
-INSERT INTO "metrics" VALUES('loss',5.26315789473684181309e-02,1700000000018,'16bf08adb386483bb815f168f3aeb713',18,0);
-INSERT INTO "metrics" VALUES('loss',0.05,1700000000019,'16bf08adb386483bb815f168f3aeb713',19,0);
-INSERT INTO "metrics" VALUES('odd',0.0,1700000000000,'16bf08adb386483bb815f168f3aeb713',0,1);
-INSERT INTO "metrics" VALUES('odd',1.79769313486231562234e+308,1700000000001,'16bf08adb386483bb815f168f3aeb713',1,0);
-INSERT INTO "metrics" VALUES('odd',-1.79769313486231562234e+308,1700000000002,'16bf08adb386483bb815f168f3aeb713',2,0);
-INSERT INTO "metrics" VALUES('odd',1.0e+308,1700000000003,'16bf08adb386483bb815f168f3aeb713',3,0);
-INSERT INTO "metrics" VALUES('odd',0.0,1700000000004,'16bf08adb386483bb815f168f3aeb713',4,0);
-INSERT INTO "metrics" VALUES('a/b c',-1.5,1700000000000,'16bf08adb386483bb815f168f3aeb713',-3,0);
-INSERT INTO "metrics" VALUES('loss',0.01,1700000000100,'16bf08adb386483bb815f168f3aeb713',20,0);
-INSERT INTO "metrics" VALUES('loss',0.5,1700000001001,'fac905a7bc284b9ebc51b0339c87eba1',1,0);
-INSERT INTO "metrics" VALUES('loss',2.0,1700000003001,'1d1f82959e974aeab5b683fbde02b61a',0,0);
+INSERT INTO "metrics" VALUES('loss',1.0,1700000000000,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',0,0);
+INSERT INTO "metrics" VALUES('loss',0.5,1700000000001,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',1,0);
+INSERT INTO "metrics" VALUES('loss',3.33333333333333314829e-01,1700000000002,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',2,0);
+INSERT INTO "metrics" VALUES('loss',0.25,1700000000003,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',3,0);
+INSERT INTO "metrics" VALUES('loss',0.2,1700000000004,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',4,0);
+INSERT INTO "metrics" VALUES('loss',1.66666666666666657414e-01,1700000000005,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',5,0);
+INSERT INTO "metrics" VALUES('loss',1.42857142857142849212e-01,1700000000006,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',6,0);
+INSERT INTO "metrics" VALUES('loss',0.125,1700000000007,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',7,0);
+INSERT INTO "metrics" VALUES('loss',1.11111111111111104943e-01,1700000000008,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',8,0);
+INSERT INTO "metrics" VALUES('loss',0.1,1700000000009,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',9,0);
+INSERT INTO "metrics" VALUES('loss',9.09090909090909116141e-02,1700000000010,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',10,0);
+INSERT INTO "metrics" VALUES('loss',8.33333333333333287074e-02,1700000000011,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',11,0);
+INSERT INTO "metrics" VALUES('loss',7.6923076923076927347e-02,1700000000012,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',12,0);
+INSERT INTO "metrics" VALUES('loss',7.14285714285714246063e-02,1700000000013,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',13,0);
+INSERT INTO "metrics" VALUES('loss',6.66666666666666657414e-02,1700000000014,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',14,0);
+INSERT INTO "metrics" VALUES('loss',0.0625,1700000000015,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',15,0);
+INSERT INTO "metrics" VALUES('loss',5.8823529411764705066e-02,1700000000016,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',16,0);
+INSERT INTO "metrics" VALUES('loss',5.55555555555555524716e-02,1700000000017,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',17,0);
+INSERT INTO "metrics" VALUES('loss',5.26315789473684181309e-02,1700000000018,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',18,0);
+INSERT INTO "metrics" VALUES('loss',0.05,1700000000019,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',19,0);
+INSERT INTO "metrics" VALUES('odd',0.0,1700000000000,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',0,1);
+INSERT INTO "metrics" VALUES('odd',1.79769313486231562234e+308,1700000000001,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',1,0);
+INSERT INTO "metrics" VALUES('odd',-1.79769313486231562234e+308,1700000000002,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',2,0);
+INSERT INTO "metrics" VALUES('odd',1.0e+308,1700000000003,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',3,0);
+INSERT INTO "metrics" VALUES('odd',0.0,1700000000004,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',4,0);
+INSERT INTO "metrics" VALUES('a/b c',-1.5,1700000000000,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',-3,0);
+INSERT INTO "metrics" VALUES('loss',0.01,1700000000100,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',20,0);
+INSERT INTO "metrics" VALUES('acc',0.5,1700000000200,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',0,0);
+INSERT INTO "metrics" VALUES('acc',0.0,1700000000201,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',1,1);
+INSERT INTO "metrics" VALUES('acc',1.79769313486231562234e+308,1700000000202,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',2,0);
+INSERT INTO "metrics" VALUES('acc',0.75,1700000000203,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',3,0);
+INSERT INTO "metrics" VALUES('f1',0.25,1700000000300,'63cf0c05a68a4b1eb23bbfb4ecb3c6a8',0,0);
+INSERT INTO "metrics" VALUES('loss',0.5,1700000001001,'4e80e04afb234c689e86244da7eee6d3',1,0);
+INSERT INTO "metrics" VALUES('acc',0.625,1700000001002,'4e80e04afb234c689e86244da7eee6d3',1,0);
+INSERT INTO "metrics" VALUES('loss',2.0,1700000003001,'d7816cd3193d4b3b91bcce33286b56b0',0,0);
 CREATE TABLE "model_definitions" (
 	model_definition_id VARCHAR(36) NOT NULL, 
 	name VARCHAR(255) NOT NULL, 
@@ -505,10 +527,10 @@ CREATE TABLE "params" (
 	CONSTRAINT param_pk PRIMARY KEY ("key", run_uuid), 
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid)
 );
-INSERT INTO "params" VALUES('lr','0.1','16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "params" VALUES('long','xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx','16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "params" VALUES('empty','','16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "params" VALUES('uni','ünï✓','16bf08adb386483bb815f168f3aeb713');
+INSERT INTO "params" VALUES('lr','0.1','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "params" VALUES('long','xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "params" VALUES('empty','','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "params" VALUES('uni','ünï✓','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
 CREATE TABLE "registered_model_aliases" (
 	alias VARCHAR(256) NOT NULL, 
 	version INTEGER NOT NULL, 
@@ -585,15 +607,15 @@ CREATE TABLE "runs" (
 	artifact_uri VARCHAR(200), 
 	experiment_id INTEGER, deleted_time BIGINT, 
 	CONSTRAINT run_pk PRIMARY KEY (run_uuid), 
-	CONSTRAINT runs_lifecycle_stage CHECK (lifecycle_stage IN ('active', 'deleted')), 
 	CONSTRAINT source_type CHECK (source_type IN ('NOTEBOOK', 'JOB', 'LOCAL', 'UNKNOWN', 'PROJECT')), 
+	CONSTRAINT runs_lifecycle_stage CHECK (lifecycle_stage IN ('active', 'deleted')), 
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CHECK (status IN ('SCHEDULED', 'FAILED', 'FINISHED', 'RUNNING', 'KILLED'))
 );
-INSERT INTO "runs" VALUES('16bf08adb386483bb815f168f3aeb713','first','UNKNOWN','','','alice','FINISHED',1700000000000,1700000060000,'','active','/scratch/alice/job/mlruns/1/16bf08adb386483bb815f168f3aeb713/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('fac905a7bc284b9ebc51b0339c87eba1','child','UNKNOWN','','','alice','FAILED',1700000001000,1700000061000,'','active','/scratch/alice/job/mlruns/1/fac905a7bc284b9ebc51b0339c87eba1/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('820de9894acb4bc5a4fc85c7ca763a9b','running','UNKNOWN','','','alice','RUNNING',1700000002000,NULL,'','active','/scratch/alice/job/mlruns/1/820de9894acb4bc5a4fc85c7ca763a9b/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('1d1f82959e974aeab5b683fbde02b61a','deleted','UNKNOWN','','','alice','KILLED',1700000003000,1700000062000,'','deleted','/scratch/alice/job/mlruns/1/1d1f82959e974aeab5b683fbde02b61a/artifacts',1,1795221748737);
+INSERT INTO "runs" VALUES('63cf0c05a68a4b1eb23bbfb4ecb3c6a8','first','UNKNOWN','','','alice','FINISHED',1700000000000,1700000060000,'','active','/scratch/alice/job/mlruns/1/63cf0c05a68a4b1eb23bbfb4ecb3c6a8/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('4e80e04afb234c689e86244da7eee6d3','child','UNKNOWN','','','alice','FAILED',1700000001000,1700000061000,'','active','/scratch/alice/job/mlruns/1/4e80e04afb234c689e86244da7eee6d3/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('c2ce45fe1e9142a8af5b5e3bfff93e9d','running','UNKNOWN','','','alice','RUNNING',1700000002000,NULL,'','active','/scratch/alice/job/mlruns/1/c2ce45fe1e9142a8af5b5e3bfff93e9d/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('d7816cd3193d4b3b91bcce33286b56b0','deleted','UNKNOWN','','','alice','KILLED',1700000003000,1700000062000,'','deleted','/scratch/alice/job/mlruns/1/d7816cd3193d4b3b91bcce33286b56b0/artifacts',1,1795227055104);
 CREATE TABLE scheduler_leases (
 	lease_key VARCHAR(255) NOT NULL, 
 	acquired_at BIGINT NOT NULL, 
@@ -717,18 +739,18 @@ CREATE TABLE "tags" (
 	CONSTRAINT tag_pk PRIMARY KEY ("key", run_uuid), 
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid)
 );
-INSERT INTO "tags" VALUES('mlflow.user','alice','16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "tags" VALUES('mlflow.runName','first','16bf08adb386483bb815f168f3aeb713');
+INSERT INTO "tags" VALUES('mlflow.user','alice','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "tags" VALUES('mlflow.runName','first','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
 INSERT INTO "tags" VALUES('note','two
-lines','16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "tags" VALUES('empty','','16bf08adb386483bb815f168f3aeb713');
-INSERT INTO "tags" VALUES('mlflow.user','alice','fac905a7bc284b9ebc51b0339c87eba1');
-INSERT INTO "tags" VALUES('mlflow.parentRunId','16bf08adb386483bb815f168f3aeb713','fac905a7bc284b9ebc51b0339c87eba1');
-INSERT INTO "tags" VALUES('mlflow.runName','child','fac905a7bc284b9ebc51b0339c87eba1');
-INSERT INTO "tags" VALUES('mlflow.user','alice','820de9894acb4bc5a4fc85c7ca763a9b');
-INSERT INTO "tags" VALUES('mlflow.runName','running','820de9894acb4bc5a4fc85c7ca763a9b');
-INSERT INTO "tags" VALUES('mlflow.user','alice','1d1f82959e974aeab5b683fbde02b61a');
-INSERT INTO "tags" VALUES('mlflow.runName','deleted','1d1f82959e974aeab5b683fbde02b61a');
+lines','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "tags" VALUES('empty','','63cf0c05a68a4b1eb23bbfb4ecb3c6a8');
+INSERT INTO "tags" VALUES('mlflow.user','alice','4e80e04afb234c689e86244da7eee6d3');
+INSERT INTO "tags" VALUES('mlflow.parentRunId','63cf0c05a68a4b1eb23bbfb4ecb3c6a8','4e80e04afb234c689e86244da7eee6d3');
+INSERT INTO "tags" VALUES('mlflow.runName','child','4e80e04afb234c689e86244da7eee6d3');
+INSERT INTO "tags" VALUES('mlflow.user','alice','c2ce45fe1e9142a8af5b5e3bfff93e9d');
+INSERT INTO "tags" VALUES('mlflow.runName','running','c2ce45fe1e9142a8af5b5e3bfff93e9d');
+INSERT INTO "tags" VALUES('mlflow.user','alice','d7816cd3193d4b3b91bcce33286b56b0');
+INSERT INTO "tags" VALUES('mlflow.runName','deleted','d7816cd3193d4b3b91bcce33286b56b0');
 CREATE TABLE "trace_info" (
 	request_id VARCHAR(50) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -798,8 +820,8 @@ CREATE INDEX index_params_run_uuid ON params (run_uuid);
 CREATE INDEX index_trace_tags_request_id ON trace_tags (request_id);
 CREATE INDEX index_trace_request_metadata_request_id ON trace_request_metadata (request_id);
 CREATE INDEX index_tags_run_uuid ON tags (run_uuid);
-CREATE INDEX index_datasets_dataset_uuid ON datasets (dataset_uuid);
 CREATE INDEX index_datasets_experiment_id_dataset_source_type ON datasets (experiment_id, dataset_source_type);
+CREATE INDEX index_datasets_dataset_uuid ON datasets (dataset_uuid);
 CREATE INDEX index_logged_model_metrics_model_id ON logged_model_metrics (model_id);
 CREATE INDEX index_entity_associations_association_id ON entity_associations (association_id);
 CREATE INDEX index_entity_associations_reverse_lookup ON entity_associations (destination_type, destination_id, source_type, source_id);
@@ -816,8 +838,8 @@ CREATE INDEX index_endpoint_tags_endpoint_id ON endpoint_tags (endpoint_id);
 CREATE INDEX index_trace_metrics_request_id ON trace_metrics (request_id);
 CREATE UNIQUE INDEX unique_endpoint_model_linkage_mapping ON endpoint_model_mappings (endpoint_id, model_definition_id, linkage_type);
 CREATE INDEX index_span_metrics_trace_id_span_id ON span_metrics (trace_id, span_id);
-CREATE INDEX index_evaluation_datasets_name ON evaluation_datasets (name);
 CREATE INDEX index_evaluation_datasets_created_time ON evaluation_datasets (created_time);
+CREATE INDEX index_evaluation_datasets_name ON evaluation_datasets (name);
 CREATE INDEX idx_webhooks_status ON webhooks (status);
 CREATE INDEX idx_webhooks_name ON webhooks (name);
 CREATE TRIGGER prevent_secrets_aad_mutation
@@ -862,14 +884,14 @@ CREATE INDEX ix_mcp_access_endpoints_alias ON mcp_access_endpoints (workspace, s
 CREATE INDEX idx_budget_policies_target_value ON budget_policies (target_value);
 CREATE INDEX index_trace_info_experiment_id_timestamp_ms ON trace_info (experiment_id, timestamp_ms);
 CREATE INDEX index_trace_info_timestamp_ms_request_id ON trace_info (timestamp_ms, request_id);
+CREATE INDEX index_assessments_run_id_created_timestamp ON assessments (run_id, created_timestamp);
 CREATE INDEX index_assessments_assessment_type ON assessments (assessment_type);
 CREATE INDEX index_assessments_trace_id_created_timestamp ON assessments (trace_id, created_timestamp);
-CREATE INDEX index_assessments_run_id_created_timestamp ON assessments (run_id, created_timestamp);
 CREATE INDEX index_assessments_last_updated_timestamp ON assessments (last_updated_timestamp);
-CREATE INDEX index_spans_experiment_id_start_time ON spans (experiment_id, start_time_unix_nano);
 CREATE INDEX index_spans_experiment_id_status_type ON spans (experiment_id, status, type);
 CREATE INDEX index_spans_experiment_id_type_status ON spans (experiment_id, type, status);
 CREATE INDEX index_spans_experiment_id_duration ON spans (experiment_id, duration_ns);
+CREATE INDEX index_spans_experiment_id_start_time ON spans (experiment_id, start_time_unix_nano);
 CREATE INDEX index_trace_info_experiment_id_session_id ON trace_info (experiment_id, session_id);
 CREATE INDEX idx_trace_rollups_lookup ON sql_trace_metric_daily_rollups (experiment_id, rollup_day, metric_name, grouping_set, trace_status);
 CREATE INDEX idx_span_cost_rollups_lookup ON sql_span_cost_daily_rollups (experiment_id, rollup_day, metric_name, grouping_set, model_name, model_provider);

@@ -36,7 +36,7 @@ CREATE TABLE "datasets" (
 	CONSTRAINT dataset_pk PRIMARY KEY (experiment_id, name, digest), 
 	CONSTRAINT fk_datasets_experiment_id_experiments FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id) ON DELETE CASCADE
 );
-INSERT INTO "datasets" VALUES('44b04891bed54ec0905c7d184944e709',1,'era5','0a1b2c','local','{"uri": "/data/era5"}','{"cols": 3}','{"rows": 7}');
+INSERT INTO "datasets" VALUES('f8f381d3a2914e828a19548e069cf7b5',1,'era5','0a1b2c','local','{"uri": "/data/era5"}','{"cols": 3}','{"rows": 7}');
 CREATE TABLE entity_associations (
 	association_id VARCHAR(36) NOT NULL, 
 	source_type VARCHAR(36) NOT NULL, 
@@ -90,6 +90,7 @@ CREATE TABLE experiment_tags (
 	CONSTRAINT experiment_tag_pk PRIMARY KEY ("key", experiment_id), 
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id)
 );
+INSERT INTO "experiment_tags" VALUES('team','ocean',1);
 CREATE TABLE experiments (
 	experiment_id INTEGER NOT NULL, 
 	name VARCHAR(256) NOT NULL, 
@@ -99,16 +100,16 @@ CREATE TABLE experiments (
 	CONSTRAINT experiments_lifecycle_stage CHECK (lifecycle_stage IN ('active', 'deleted')), 
 	UNIQUE (name)
 );
-INSERT INTO "experiments" VALUES(0,'Default','/scratch/alice/job/mlruns/0','active',1795221737496,1795221737496);
-INSERT INTO "experiments" VALUES(1,'weather','/scratch/alice/job/mlruns/1','active',1795221737521,1795221737521);
-INSERT INTO "experiments" VALUES(2,'empty','/scratch/alice/job/mlruns/2','active',1795221737555,1795221737555);
+INSERT INTO "experiments" VALUES(0,'Default','/scratch/alice/job/mlruns/0','active',1795227037059,1795227037059);
+INSERT INTO "experiments" VALUES(1,'weather','/scratch/alice/job/mlruns/1','active',1795227037061,1795227037061);
+INSERT INTO "experiments" VALUES(2,'empty','/scratch/alice/job/mlruns/2','active',1795227037065,1795227037065);
 CREATE TABLE input_tags (
 	input_uuid VARCHAR(36) NOT NULL, 
 	name VARCHAR(255) NOT NULL, 
 	value VARCHAR(500) NOT NULL, 
 	CONSTRAINT input_tags_pk PRIMARY KEY (input_uuid, name)
 );
-INSERT INTO "input_tags" VALUES('6c4e343fa994473ba493995e8d34f864','mlflow.data.context','training');
+INSERT INTO "input_tags" VALUES('1e0f6c8ee4164afdb57b5dfca352128b','mlflow.data.context','training');
 CREATE TABLE inputs (
 	input_uuid VARCHAR(36) NOT NULL, 
 	source_type VARCHAR(36) NOT NULL, 
@@ -117,7 +118,9 @@ CREATE TABLE inputs (
 	destination_id VARCHAR(36) NOT NULL, step BIGINT DEFAULT '0' NOT NULL, 
 	CONSTRAINT inputs_pk PRIMARY KEY (source_type, source_id, destination_type, destination_id)
 );
-INSERT INTO "inputs" VALUES('6c4e343fa994473ba493995e8d34f864','DATASET','44b04891bed54ec0905c7d184944e709','RUN','9fdda7ff72254c7ebe26557451b7b3c2',0);
+INSERT INTO "inputs" VALUES('1e0f6c8ee4164afdb57b5dfca352128b','DATASET','f8f381d3a2914e828a19548e069cf7b5','RUN','319e2236c698461ea26c8d54db14df27',0);
+INSERT INTO "inputs" VALUES('e9e4b7cbab424098811080b5d1161da2','RUN_OUTPUT','319e2236c698461ea26c8d54db14df27','MODEL_OUTPUT','m-6d91fe8fa94d4e4d834971d608cc840f',4);
+INSERT INTO "inputs" VALUES('b97449cc114d4e889577c331b7fbaa5d','RUN_INPUT','a92a9ff8d03e4f8392f2ebe4db2549e4','MODEL_INPUT','m-6d91fe8fa94d4e4d834971d608cc840f',0);
 CREATE TABLE jobs (
 	id VARCHAR(36) NOT NULL, 
 	creation_time BIGINT NOT NULL, 
@@ -141,11 +144,14 @@ CREATE TABLE "latest_metrics" (
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid), 
 	CHECK (is_nan IN (0, 1))
 );
-INSERT INTO "latest_metrics" VALUES('loss',0.01,1700000000100,20,0,'9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "latest_metrics" VALUES('odd',0.0,1700000000004,4,0,'9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "latest_metrics" VALUES('a/b c',-1.5,1700000000000,-3,0,'9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "latest_metrics" VALUES('loss',0.5,1700000001001,1,0,'d2238cf10fc7421bbfd0bae0b0cc58f9');
-INSERT INTO "latest_metrics" VALUES('loss',2.0,1700000003001,0,0,'8b263b4be6274841a357eb4c5dfdda16');
+INSERT INTO "latest_metrics" VALUES('loss',0.01,1700000000100,20,0,'319e2236c698461ea26c8d54db14df27');
+INSERT INTO "latest_metrics" VALUES('odd',0.0,1700000000004,4,0,'319e2236c698461ea26c8d54db14df27');
+INSERT INTO "latest_metrics" VALUES('a/b c',-1.5,1700000000000,-3,0,'319e2236c698461ea26c8d54db14df27');
+INSERT INTO "latest_metrics" VALUES('acc',0.75,1700000000203,3,0,'319e2236c698461ea26c8d54db14df27');
+INSERT INTO "latest_metrics" VALUES('f1',0.25,1700000000300,0,0,'319e2236c698461ea26c8d54db14df27');
+INSERT INTO "latest_metrics" VALUES('loss',0.5,1700000001001,1,0,'a92a9ff8d03e4f8392f2ebe4db2549e4');
+INSERT INTO "latest_metrics" VALUES('acc',0.625,1700000001002,1,0,'a92a9ff8d03e4f8392f2ebe4db2549e4');
+INSERT INTO "latest_metrics" VALUES('loss',2.0,1700000003001,0,0,'44ab8d5cde5a4ce2a6ca3ab8463a3870');
 CREATE TABLE logged_model_metrics (
 	model_id VARCHAR(36) NOT NULL, 
 	metric_name VARCHAR(500) NOT NULL, 
@@ -162,6 +168,12 @@ CREATE TABLE logged_model_metrics (
 	CONSTRAINT fk_logged_model_metrics_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE, 
 	CONSTRAINT fk_logged_model_metrics_run_id FOREIGN KEY(run_id) REFERENCES runs (run_uuid) ON DELETE CASCADE
 );
+INSERT INTO "logged_model_metrics" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f','acc',1700000000200,0,0.5,1,'319e2236c698461ea26c8d54db14df27',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f','acc',1700000000201,1,0.0,1,'319e2236c698461ea26c8d54db14df27',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f','acc',1700000000202,2,1.79769313486231562234e+308,1,'319e2236c698461ea26c8d54db14df27',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f','acc',1700000000203,3,0.75,1,'319e2236c698461ea26c8d54db14df27',NULL,NULL,NULL);
+INSERT INTO "logged_model_metrics" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f','f1',1700000000300,0,0.25,1,'319e2236c698461ea26c8d54db14df27',NULL,'era5','0a1b2c');
+INSERT INTO "logged_model_metrics" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f','acc',1700000001002,1,0.625,1,'a92a9ff8d03e4f8392f2ebe4db2549e4',NULL,NULL,NULL);
 CREATE TABLE logged_model_params (
 	model_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -171,6 +183,7 @@ CREATE TABLE logged_model_params (
 	CONSTRAINT fk_logged_model_params_experiment_id FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CONSTRAINT fk_logged_model_params_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE
 );
+INSERT INTO "logged_model_params" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f',1,'depth','3');
 CREATE TABLE logged_model_tags (
 	model_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -180,6 +193,7 @@ CREATE TABLE logged_model_tags (
 	CONSTRAINT fk_logged_model_tags_experiment_id FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CONSTRAINT fk_logged_model_tags_model_id FOREIGN KEY(model_id) REFERENCES logged_models (model_id) ON DELETE CASCADE
 );
+INSERT INTO "logged_model_tags" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f',1,'stage','new');
 CREATE TABLE logged_models (
 	model_id VARCHAR(36) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -196,6 +210,8 @@ CREATE TABLE logged_models (
 	CONSTRAINT logged_models_lifecycle_stage_check CHECK (lifecycle_stage IN ('active', 'deleted')), 
 	CONSTRAINT fk_logged_models_experiment_id FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id) ON DELETE CASCADE
 );
+INSERT INTO "logged_models" VALUES('m-6d91fe8fa94d4e4d834971d608cc840f',1,'net','/scratch/alice/job/mlruns/1/models/m-6d91fe8fa94d4e4d834971d608cc840f/artifacts',1795227037264,1795227037277,2,'active','nn','319e2236c698461ea26c8d54db14df27',NULL);
+INSERT INTO "logged_models" VALUES('m-f3851da3d1514fa4814830777b4446af',1,'agent','/scratch/alice/job/mlruns/1/models/m-f3851da3d1514fa4814830777b4446af/artifacts',1795227037332,1795227037356,3,'active',NULL,'319e2236c698461ea26c8d54db14df27',NULL);
 CREATE TABLE "metrics" (
 	"key" VARCHAR(250) NOT NULL, 
 	value FLOAT NOT NULL, 
@@ -207,35 +223,41 @@ CREATE TABLE "metrics" (
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid), 
 	CHECK (is_nan IN (0, 1))
 );
-INSERT INTO "metrics" VALUES('loss',1.0,1700000000000,'9fdda7ff72254c7ebe26557451b7b3c2',0,0);
-INSERT INTO "metrics" VALUES('loss',0.5,1700000000001,'9fdda7ff72254c7ebe26557451b7b3c2',1,0);
-INSERT INTO "metrics" VALUES('loss',3.33333333333333314829e-01,1700000000002,'9fdda7ff72254c7ebe26557451b7b3c2',2,0);
-INSERT INTO "metrics" VALUES('loss',0.25,1700000000003,'9fdda7ff72254c7ebe26557451b7b3c2',3,0);
-INSERT INTO "metrics" VALUES('loss',0.2,1700000000004,'9fdda7ff72254c7ebe26557451b7b3c2',4,0);
-INSERT INTO "metrics" VALUES('loss',1.66666666666666657414e-01,1700000000005,'9fdda7ff72254c7ebe26557451b7b3c2',5,0);
-INSERT INTO "metrics" VALUES('loss',1.42857142857142849212e-01,1700000000006,'9fdda7ff72254c7ebe26557451b7b3c2',6,0);
-INSERT INTO "metrics" VALUES('loss',0.125,1700000000007,'9fdda7ff72254c7ebe26557451b7b3c2',7,0);
-INSERT INTO "metrics" VALUES('loss',1.11111111111111104943e-01,1700000000008,'9fdda7ff72254c7ebe26557451b7b3c2',8,0);
-INSERT INTO "metrics" VALUES('loss',0.1,1700000000009,'9fdda7ff72254c7ebe26557451b7b3c2',9,0);
-INSERT INTO "metrics" VALUES('loss',9.09090909090909116141e-02,1700000000010,'9fdda7ff72254c7ebe26557451b7b3c2',10,0);
-INSERT INTO "metrics" VALUES('loss',8.33333333333333287074e-02,1700000000011,'9fdda7ff72254c7ebe26557451b7b3c2',11,0);
-INSERT INTO "metrics" VALUES('loss',7.6923076923076927347e-02,1700000000012,'9fdda7ff72254c7ebe26557451b7b3c2',12,0);
-INSERT INTO "metrics" VALUES('loss',7.14285714285714246063e-02,1700000000013,'9fdda7ff72254c7ebe26557451b7b3c2',13,0);
-INSERT INTO "metrics" VALUES('loss',6.66666666666666657414e-02,1700000000014,'9fdda7ff72254c7ebe26557451b7b3c2',14,0);
-INSERT INTO "metrics" VALUES('loss',0.0625,1700000000015,'9fdda7ff72254c7ebe26557451b7b3c2',15,0);
-INSERT INTO "metrics" VALUES('loss',5.8823529411764705066e-02,1700000000016,'9fdda7ff72254c7ebe26557451b7b3c2',16,0);
-INSERT INTO "metrics" VALUES('loss',5.55555555555555524716e-02,1700000000017,'9fdda7ff72254c7ebe26557451b7b3c2',17,0);
-INSERT INTO "metrics" VALUES('loss',5.26315789473684181309e-02,1700000000018,'9fdda7ff72254c7ebe26557451b7b3c2',18,0);
-INSERT INTO "metrics" VALUES('loss',0.05,1700000000019,'9fdda7ff72254c7ebe26557451b7b3c2',19,0);
-INSERT INTO "metrics" VALUES('odd',0.0,1700000000000,'9fdda7ff72254c7ebe26557451b7b3c2',0,1);
-INSERT INTO "metrics" VALUES('odd',1.79769313486231562234e+308,1700000000001,'9fdda7ff72254c7ebe26557451b7b3c2',1,0);
-INSERT INTO "metrics" VALUES('odd',-1.79769313486231562234e+308,1700000000002,'9fdda7ff72254c7ebe26557451b7b3c2',2,0);
-INSERT INTO "metrics" VALUES('odd',1.0e+308,1700000000003,'9fdda7ff72254c7ebe26557451b7b3c2',3,0);
-INSERT INTO "metrics" VALUES('odd',0.0,1700000000004,'9fdda7ff72254c7ebe26557451b7b3c2',4,0);
-INSERT INTO "metrics" VALUES('a/b c',-1.5,1700000000000,'9fdda7ff72254c7ebe26557451b7b3c2',-3,0);
-INSERT INTO "metrics" VALUES('loss',0.01,1700000000100,'9fdda7ff72254c7ebe26557451b7b3c2',20,0);
-INSERT INTO "metrics" VALUES('loss',0.5,1700000001001,'d2238cf10fc7421bbfd0bae0b0cc58f9',1,0);
-INSERT INTO "metrics" VALUES('loss',2.0,1700000003001,'8b263b4be6274841a357eb4c5dfdda16',0,0);
+INSERT INTO "metrics" VALUES('loss',1.0,1700000000000,'319e2236c698461ea26c8d54db14df27',0,0);
+INSERT INTO "metrics" VALUES('loss',0.5,1700000000001,'319e2236c698461ea26c8d54db14df27',1,0);
+INSERT INTO "metrics" VALUES('loss',3.33333333333333314829e-01,1700000000002,'319e2236c698461ea26c8d54db14df27',2,0);
+INSERT INTO "metrics" VALUES('loss',0.25,1700000000003,'319e2236c698461ea26c8d54db14df27',3,0);
+INSERT INTO "metrics" VALUES('loss',0.2,1700000000004,'319e2236c698461ea26c8d54db14df27',4,0);
+INSERT INTO "metrics" VALUES('loss',1.66666666666666657414e-01,1700000000005,'319e2236c698461ea26c8d54db14df27',5,0);
+INSERT INTO "metrics" VALUES('loss',1.42857142857142849212e-01,1700000000006,'319e2236c698461ea26c8d54db14df27',6,0);
+INSERT INTO "metrics" VALUES('loss',0.125,1700000000007,'319e2236c698461ea26c8d54db14df27',7,0);
+INSERT INTO "metrics" VALUES('loss',1.11111111111111104943e-01,1700000000008,'319e2236c698461ea26c8d54db14df27',8,0);
+INSERT INTO "metrics" VALUES('loss',0.1,1700000000009,'319e2236c698461ea26c8d54db14df27',9,0);
+INSERT INTO "metrics" VALUES('loss',9.09090909090909116141e-02,1700000000010,'319e2236c698461ea26c8d54db14df27',10,0);
+INSERT INTO "metrics" VALUES('loss',8.33333333333333287074e-02,1700000000011,'319e2236c698461ea26c8d54db14df27',11,0);
+INSERT INTO "metrics" VALUES('loss',7.6923076923076927347e-02,1700000000012,'319e2236c698461ea26c8d54db14df27',12,0);
+INSERT INTO "metrics" VALUES('loss',7.14285714285714246063e-02,1700000000013,'319e2236c698461ea26c8d54db14df27',13,0);
+INSERT INTO "metrics" VALUES('loss',6.66666666666666657414e-02,1700000000014,'319e2236c698461ea26c8d54db14df27',14,0);
+INSERT INTO "metrics" VALUES('loss',0.0625,1700000000015,'319e2236c698461ea26c8d54db14df27',15,0);
+INSERT INTO "metrics" VALUES('loss',5.8823529411764705066e-02,1700000000016,'319e2236c698461ea26c8d54db14df27',16,0);
+INSERT INTO "metrics" VALUES('loss',5.55555555555555524716e-02,1700000000017,'319e2236c698461ea26c8d54db14df27',17,0);
+INSERT INTO "metrics" VALUES('loss',5.26315789473684181309e-02,1700000000018,'319e2236c698461ea26c8d54db14df27',18,0);
+INSERT INTO "metrics" VALUES('loss',0.05,1700000000019,'319e2236c698461ea26c8d54db14df27',19,0);
+INSERT INTO "metrics" VALUES('odd',0.0,1700000000000,'319e2236c698461ea26c8d54db14df27',0,1);
+INSERT INTO "metrics" VALUES('odd',1.79769313486231562234e+308,1700000000001,'319e2236c698461ea26c8d54db14df27',1,0);
+INSERT INTO "metrics" VALUES('odd',-1.79769313486231562234e+308,1700000000002,'319e2236c698461ea26c8d54db14df27',2,0);
+INSERT INTO "metrics" VALUES('odd',1.0e+308,1700000000003,'319e2236c698461ea26c8d54db14df27',3,0);
+INSERT INTO "metrics" VALUES('odd',0.0,1700000000004,'319e2236c698461ea26c8d54db14df27',4,0);
+INSERT INTO "metrics" VALUES('a/b c',-1.5,1700000000000,'319e2236c698461ea26c8d54db14df27',-3,0);
+INSERT INTO "metrics" VALUES('loss',0.01,1700000000100,'319e2236c698461ea26c8d54db14df27',20,0);
+INSERT INTO "metrics" VALUES('acc',0.5,1700000000200,'319e2236c698461ea26c8d54db14df27',0,0);
+INSERT INTO "metrics" VALUES('acc',0.0,1700000000201,'319e2236c698461ea26c8d54db14df27',1,1);
+INSERT INTO "metrics" VALUES('acc',1.79769313486231562234e+308,1700000000202,'319e2236c698461ea26c8d54db14df27',2,0);
+INSERT INTO "metrics" VALUES('acc',0.75,1700000000203,'319e2236c698461ea26c8d54db14df27',3,0);
+INSERT INTO "metrics" VALUES('f1',0.25,1700000000300,'319e2236c698461ea26c8d54db14df27',0,0);
+INSERT INTO "metrics" VALUES('loss',0.5,1700000001001,'a92a9ff8d03e4f8392f2ebe4db2549e4',1,0);
+INSERT INTO "metrics" VALUES('acc',0.625,1700000001002,'a92a9ff8d03e4f8392f2ebe4db2549e4',1,0);
+INSERT INTO "metrics" VALUES('loss',2.0,1700000003001,'44ab8d5cde5a4ce2a6ca3ab8463a3870',0,0);
 CREATE TABLE "model_version_tags" (
 	"key" VARCHAR(250) NOT NULL, 
 	value TEXT, 
@@ -267,10 +289,10 @@ CREATE TABLE "params" (
 	CONSTRAINT param_pk PRIMARY KEY ("key", run_uuid), 
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid)
 );
-INSERT INTO "params" VALUES('lr','0.1','9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "params" VALUES('long','xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx','9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "params" VALUES('empty','','9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "params" VALUES('uni','ünï✓','9fdda7ff72254c7ebe26557451b7b3c2');
+INSERT INTO "params" VALUES('lr','0.1','319e2236c698461ea26c8d54db14df27');
+INSERT INTO "params" VALUES('long','xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx','319e2236c698461ea26c8d54db14df27');
+INSERT INTO "params" VALUES('empty','','319e2236c698461ea26c8d54db14df27');
+INSERT INTO "params" VALUES('uni','ünï✓','319e2236c698461ea26c8d54db14df27');
 CREATE TABLE registered_model_aliases (
 	alias VARCHAR(256) NOT NULL, 
 	version INTEGER NOT NULL, 
@@ -313,10 +335,10 @@ CREATE TABLE "runs" (
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CHECK (status IN ('SCHEDULED', 'FAILED', 'FINISHED', 'RUNNING', 'KILLED'))
 );
-INSERT INTO "runs" VALUES('9fdda7ff72254c7ebe26557451b7b3c2','first','UNKNOWN','','','alice','FINISHED',1700000000000,1700000060000,'','active','/scratch/alice/job/mlruns/1/9fdda7ff72254c7ebe26557451b7b3c2/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('d2238cf10fc7421bbfd0bae0b0cc58f9','child','UNKNOWN','','','alice','FAILED',1700000001000,1700000061000,'','active','/scratch/alice/job/mlruns/1/d2238cf10fc7421bbfd0bae0b0cc58f9/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('9c2ba601d8664cd79fe740b2bf5e7b25','running','UNKNOWN','','','alice','RUNNING',1700000002000,NULL,'','active','/scratch/alice/job/mlruns/1/9c2ba601d8664cd79fe740b2bf5e7b25/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('8b263b4be6274841a357eb4c5dfdda16','deleted','UNKNOWN','','','alice','KILLED',1700000003000,1700000062000,'','deleted','/scratch/alice/job/mlruns/1/8b263b4be6274841a357eb4c5dfdda16/artifacts',1,1795221738256);
+INSERT INTO "runs" VALUES('319e2236c698461ea26c8d54db14df27','first','UNKNOWN','','','alice','FINISHED',1700000000000,1700000060000,'','active','/scratch/alice/job/mlruns/1/319e2236c698461ea26c8d54db14df27/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('a92a9ff8d03e4f8392f2ebe4db2549e4','child','UNKNOWN','','','alice','FAILED',1700000001000,1700000061000,'','active','/scratch/alice/job/mlruns/1/a92a9ff8d03e4f8392f2ebe4db2549e4/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('4551f5ee9acf44b6b105b50c19642887','running','UNKNOWN','','','alice','RUNNING',1700000002000,NULL,'','active','/scratch/alice/job/mlruns/1/4551f5ee9acf44b6b105b50c19642887/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('44ab8d5cde5a4ce2a6ca3ab8463a3870','deleted','UNKNOWN','','','alice','KILLED',1700000003000,1700000062000,'','deleted','/scratch/alice/job/mlruns/1/44ab8d5cde5a4ce2a6ca3ab8463a3870/artifacts',1,1795227037774);
 CREATE TABLE scorer_versions (
 	scorer_id VARCHAR(36) NOT NULL, 
 	scorer_version INTEGER NOT NULL, 
@@ -355,18 +377,18 @@ CREATE TABLE "tags" (
 	CONSTRAINT tag_pk PRIMARY KEY ("key", run_uuid), 
 	FOREIGN KEY(run_uuid) REFERENCES runs (run_uuid)
 );
-INSERT INTO "tags" VALUES('mlflow.user','alice','9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "tags" VALUES('mlflow.runName','first','9fdda7ff72254c7ebe26557451b7b3c2');
+INSERT INTO "tags" VALUES('mlflow.user','alice','319e2236c698461ea26c8d54db14df27');
+INSERT INTO "tags" VALUES('mlflow.runName','first','319e2236c698461ea26c8d54db14df27');
 INSERT INTO "tags" VALUES('note','two
-lines','9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "tags" VALUES('empty','','9fdda7ff72254c7ebe26557451b7b3c2');
-INSERT INTO "tags" VALUES('mlflow.user','alice','d2238cf10fc7421bbfd0bae0b0cc58f9');
-INSERT INTO "tags" VALUES('mlflow.parentRunId','9fdda7ff72254c7ebe26557451b7b3c2','d2238cf10fc7421bbfd0bae0b0cc58f9');
-INSERT INTO "tags" VALUES('mlflow.runName','child','d2238cf10fc7421bbfd0bae0b0cc58f9');
-INSERT INTO "tags" VALUES('mlflow.user','alice','9c2ba601d8664cd79fe740b2bf5e7b25');
-INSERT INTO "tags" VALUES('mlflow.runName','running','9c2ba601d8664cd79fe740b2bf5e7b25');
-INSERT INTO "tags" VALUES('mlflow.user','alice','8b263b4be6274841a357eb4c5dfdda16');
-INSERT INTO "tags" VALUES('mlflow.runName','deleted','8b263b4be6274841a357eb4c5dfdda16');
+lines','319e2236c698461ea26c8d54db14df27');
+INSERT INTO "tags" VALUES('empty','','319e2236c698461ea26c8d54db14df27');
+INSERT INTO "tags" VALUES('mlflow.user','alice','a92a9ff8d03e4f8392f2ebe4db2549e4');
+INSERT INTO "tags" VALUES('mlflow.parentRunId','319e2236c698461ea26c8d54db14df27','a92a9ff8d03e4f8392f2ebe4db2549e4');
+INSERT INTO "tags" VALUES('mlflow.runName','child','a92a9ff8d03e4f8392f2ebe4db2549e4');
+INSERT INTO "tags" VALUES('mlflow.user','alice','4551f5ee9acf44b6b105b50c19642887');
+INSERT INTO "tags" VALUES('mlflow.runName','running','4551f5ee9acf44b6b105b50c19642887');
+INSERT INTO "tags" VALUES('mlflow.user','alice','44ab8d5cde5a4ce2a6ca3ab8463a3870');
+INSERT INTO "tags" VALUES('mlflow.runName','deleted','44ab8d5cde5a4ce2a6ca3ab8463a3870');
 CREATE TABLE trace_info (
 	request_id VARCHAR(50) NOT NULL, 
 	experiment_id INTEGER NOT NULL, 
@@ -411,8 +433,8 @@ CREATE TABLE webhooks (
 );
 CREATE INDEX index_metrics_run_uuid ON metrics (run_uuid);
 CREATE INDEX index_latest_metrics_run_uuid ON latest_metrics (run_uuid);
-CREATE INDEX index_inputs_input_uuid ON inputs (input_uuid);
 CREATE INDEX index_inputs_destination_type_destination_id_source_type ON inputs (destination_type, destination_id, source_type);
+CREATE INDEX index_inputs_input_uuid ON inputs (input_uuid);
 CREATE INDEX index_params_run_uuid ON params (run_uuid);
 CREATE INDEX index_trace_info_experiment_id_timestamp_ms ON trace_info (experiment_id, timestamp_ms);
 CREATE INDEX index_trace_tags_request_id ON trace_tags (request_id);

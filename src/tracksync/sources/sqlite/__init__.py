@@ -20,9 +20,11 @@ from tracksync.mounts import is_local
 from tracksync.sources.artifacts import new_artifacts
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import Seen, reading
-from tracksync.sources.sqlite import artifacts, locate, points, rows
+from tracksync.sources.sqlite import artifacts, locate, modelrows, points, rows
 from tracksync.sources.sqlite.database import Database
 from tracksync.sources.sqlite.listing import Listing
+from tracksync.sources.sqlite.modelindex import ModelIndex
+from tracksync.sources.sqlite.models import Reading
 from tracksync.sources.sqlite.rows import RunRow
 from tracksync.sources.sqlite.scan import Scan
 from tracksync.sources.sqlite.tails import Indexes, Run
@@ -39,6 +41,7 @@ class _Open:
         self.database = Database(path, settle)
         self.listing = Listing(self.database)
         self.indexes = Indexes(self.database)
+        self.models = ModelIndex(self.database)
 
 
 class SqliteSource:
@@ -104,7 +107,7 @@ class SqliteSource:
         """Look at a run; see Source.read."""
         known = self._of(run.store)
         scan = Scan(run.source_id, cursor)
-        with known.database.look() as connection:
+        with known.models.look() as connection:
             rows.check(connection, known.database.path)
             row = rows.run_row(connection, run.source_id)
             if row is None:
@@ -112,13 +115,16 @@ class SqliteSource:
             tags = rows.texts(connection, "tags", run.source_id)
             params = rows.texts(connection, "params", run.source_id)
             datasets = list(rows.datasets(connection, run.source_id))
+            related = modelrows.models(connection, known.models, run.source_id, cursor)
+            experiment_tags = modelrows.experiment_tags(connection, row.experiment_id)
             scan.work(connection)
         status = row.run_status(run.store.root)
         seen = Seen(run, cursor, looks, ended=status.terminal)
-        header = _header(seen, row, tags)
+        header = _header(seen, row, tags, experiment_tags)
         files, taken = self._files(seen, row)
         tag_items, tag_files = new_tags(seen, tags, self._scratch, taken)
         param_items, param_files = new_params(seen, params, self._scratch, taken)
+        models, model_files = Reading(known.database, self._scratch, self.path_map).new_models(seen, related)
         inputs = [d for d in datasets if cursor.get("datasets", d.item) != d.mark]
         inputs = [d for d in inputs if seen.settled(f"dataset:{d.item}", d.mark)]
         self._finish(known, scan, row if seen.ended else None)
@@ -129,7 +135,8 @@ class SqliteSource:
             tags=tuple(tag_items),
             datasets=tuple(inputs),
             metrics=tails,
-            files=(*files, *tag_files, *param_files),
+            files=(*files, *tag_files, *param_files, *model_files),
+            models=tuple(models),
             waiting=seen.waiting,
             refused=seen.refused,
         )
@@ -196,7 +203,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (0, 0)
 
 
-def _header(seen: Seen, row: RunRow, tags: list[tuple[str, bytes]]) -> RunHeader:
+def _header(seen: Seen, row: RunRow, tags: list[tuple[str, bytes]], experiment_tags: dict[str, str]) -> RunHeader:
     special = {key: rows.text(value) for key, value in tags if key in (PARENT, RUN_NAME)}
     database = seen.run.store.root
     try:
@@ -215,4 +222,5 @@ def _header(seen: Seen, row: RunRow, tags: list[tuple[str, bytes]]) -> RunHeader
         deleted=row.deleted,
         parent=parent_of(seen, special.get(PARENT, "")),
         owner=owner,
+        experiment_tags=experiment_tags,
     )

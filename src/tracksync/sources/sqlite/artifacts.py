@@ -1,8 +1,8 @@
-"""Where a run's artifacts lie: what the database says, what the user says, or beside the database.
+"""Where the artifacts of a run or a model lie: what the database says, what the user says, or beside the database.
 
 The database belongs to its user, and says what it likes: a path in it must not make tracksync, which may run for
 somebody else, read what that user could not. A directory is read when it lies below the database's own or is called
-``.../<run id>/artifacts`` (as MLflow calls them), once all links are resolved, and belongs to the owner of the
+``.../<run or model id>/artifacts`` (as MLflow calls them), once all links are resolved, and belongs to the owner of the
 database; or when the user of tracksync mapped it. Below it no link is followed.
 """
 
@@ -17,20 +17,23 @@ from pathlib import Path, PurePosixPath
 from tracksync.sources.pathmap import PathMap, local_path
 from tracksync.sources.seen import reading
 
-#: Last parts of an artifact's path that may lie beside the database: ``mlruns/<experiment>/<run>/artifacts`` ...
-_TAILS = (4, 3, 2)
+#: Parts of the path of a run's artifacts, ``mlruns/<experiment>/<run>/artifacts``, of which the last four, three or two
+#: may lie beside the database; and of a model's: ``mlruns/<experiment>/models/<model>/artifacts``.
+OF_RUN, OF_MODEL = 4, 5
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The directory of a run's artifacts; None when there is none, ``refused`` when it is not read, and why."""
+    """The directory of the artifacts; None when there is none, ``refused`` when it is not read, and why."""
 
     directory: Path | None = None
     refused: str | None = None
 
 
-def find(uri: str, database: Path, run_id: str, paths: PathMap) -> Place:
-    """Find the directory that ``uri``, the run's ``artifact_uri``, means here.
+def find(uri: str, database: Path, owner_id: str, paths: PathMap, parts: int = OF_RUN) -> Place:
+    """Find the directory that ``uri``, where a run or a model says that its artifacts lie, means here.
+
+    ``owner_id`` is the id of that run or model, ``parts`` one of the numbers above.
 
     Raises:
         NotSettledError, HeldError: as :func:`reading` raises them.
@@ -45,45 +48,46 @@ def find(uri: str, database: Path, run_id: str, paths: PathMap) -> Place:
     if mapped is not None:
         return Place(Path(os.path.realpath(mapped))) if _owner(mapped) is not None else Place()
     strangers = None
-    for candidate in _candidates(path, database.parent):
+    for candidate in _candidates(path, database.parent, parts):
         owner = _owner(candidate)
         if owner is None:
             continue
         real = Path(os.path.realpath(candidate))
-        if owner == _owner_of(database) and _own(real, database, run_id):
+        if owner == _owner_of(database) and _own(real, database, owner_id):
             return Place(real)
         strangers = strangers or candidate
     if strangers is not None:
-        return Place(refused=f"{strangers} is not the run's own; to have it read, --path-map {path.parent}=DIRECTORY")
-    return _absent(path, database)
+        whose = "the run's" if parts == OF_RUN else "the model's"
+        return Place(refused=f"{strangers} is not {whose} own; to have it read, --path-map {path.parent}=DIRECTORY")
+    return _absent(path, database, parts)
 
 
-def _own(directory: Path, database: Path, run_id: str) -> bool:
+def _own(directory: Path, database: Path, owner_id: str) -> bool:
     below = directory != database.parent and directory.is_relative_to(database.parent)
-    return below or directory.parts[-2:] == (run_id, "artifacts")
+    return below or directory.parts[-2:] == (owner_id, "artifacts")
 
 
-def _candidates(path: PurePosixPath, beside: Path) -> Iterator[Path]:
+def _candidates(path: PurePosixPath, beside: Path, most: int) -> Iterator[Path]:
     """Where ``path`` may lie: as it is, then beside the database, also in an ``artifacts`` directory."""
     if path.is_absolute():
         yield Path(path)
     else:
         yield beside / path
     parts = [part for part in path.parts if part != "/"]
-    for length in _TAILS:
+    for length in range(most, 1, -1):
         if len(parts) >= length:
             yield beside.joinpath(*parts[-length:])
-    yield beside.joinpath("artifacts", *parts[-3:])
+    yield beside.joinpath("artifacts", *parts[1 - most :])
 
 
-def _absent(path: PurePosixPath, database: Path) -> Place:
+def _absent(path: PurePosixPath, database: Path, parts: int) -> Place:
     """What it means that no directory is there: MLflow makes one for the first artifact.
 
     Where also the directory is missing in which the job worked, the database was moved, or written on another host.
     """
-    if not path.is_absolute() or len(path.parts) < 5:
+    if not path.is_absolute() or len(path.parts) <= parts:
         return Place()
-    worked, root = Path(*path.parts[:-4]), database.parent / path.parts[-4]
+    worked, root = Path(*path.parts[:-parts]), database.parent / path.parts[-parts]
     if worked.exists() or root.exists():
         return Place()
     return Place(refused=f"there is no {worked} here; if there are artifacts, say where: --path-map {worked}=DIRECTORY")

@@ -35,6 +35,18 @@ _FOR_DATASETS: Mapping[str, frozenset[str]] = {
     "inputs": frozenset({"input_uuid", "source_type", "source_id", "destination_type", "destination_id"}),
     "input_tags": frozenset({"input_uuid", "name", "value"}),
 }
+_FOR_MODELS: Mapping[str, frozenset[str]] = {
+    "logged_models": frozenset(
+        {"model_id", "source_run_id", "name", "model_type", "status", "lifecycle_stage", "artifact_location"}
+    ),
+    "logged_model_params": frozenset({"model_id", "param_key", "param_value"}),
+    "logged_model_tags": frozenset({"model_id", "tag_key", "tag_value"}),
+    "logged_model_metrics": frozenset(
+        {"model_id", "run_id", "metric_name", "metric_timestamp_ms", "metric_step", "metric_value"}
+        | {"dataset_name", "dataset_digest"}
+    ),
+    "inputs": frozenset({"source_type", "source_id", "destination_type", "destination_id", "step"}),
+}
 
 _RUN = """
     SELECT r.run_uuid, r.name, r.user_id, r.status, r.start_time, r.end_time, r.lifecycle_stage, r.artifact_uri,
@@ -170,6 +182,16 @@ def datasets(connection: sqlite3.Connection, run_id: str) -> Iterator[DatasetInp
         item, name, digest, source_type, source, schema, profile = map(text, row)
         mark = hashlib.sha256(repr((*row, tags)).encode()).hexdigest()[:16]
         yield DatasetInput(item, name, digest, source_type, source, schema or None, profile or None, tags, mark)
+
+
+def has_models(connection: sqlite3.Connection) -> bool:
+    """Whether the database is of an MLflow that knows logged models."""
+    return _missing(connection, _FOR_MODELS) is None
+
+
+def has_experiment_tags(connection: sqlite3.Connection) -> bool:
+    """Whether the database keeps tags of experiments."""
+    return _missing(connection, {"experiment_tags": frozenset({"key", "value", "experiment_id"})}) is None
 
 
 def raw(value: object) -> bytes:
