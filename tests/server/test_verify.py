@@ -1,6 +1,7 @@
 """`tracksync verify`: what differs is found, `--repair` sends only that, and what people did on the server stays."""
 
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from rawstore import END, RUNNING, START, RawStore, points
 from tracksync.api import push, verify
 from tracksync.config import Settings
 from tracksync.ledger import Ledger
+from waiting import until
 from writer import Writer
 
 PARENT = "mlflow.parentRunId"
@@ -457,6 +459,20 @@ class TestCommand:
         assert repaired.returncode == 0, repaired
         assert "repaired first" in repaired.stdout
         assert len(points_of(client_of(server.url), there, "loss")) == 2
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_asked_to_end_it_ends_with_one_line(self, server, proxy, store, run, number):
+        deliver(server, store.root)
+        answer = proxy.hold("get-history")
+        command = [sys.executable, "-m", "tracksync", "verify", "--to", proxy.url, str(store.root)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            until(lambda: proxy.count("get-history"))
+            process.send_signal(number)
+            answer.set()
+            out, error = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert (out, error.count("\n")) == ("", 1)
+        assert error.startswith("tracksync: ")
 
     def test_recreate_needs_repair(self, tracksync, tmp_path):
         done = tracksync("--recreate", tmp_path)

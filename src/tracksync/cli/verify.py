@@ -11,6 +11,7 @@ from tracksync.cli.comparison import Comparisons, as_json
 from tracksync.cli.failure import worst
 from tracksync.cli.settings import group_paths
 from tracksync.cli.show import Console
+from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
 from tracksync.errors import TracksyncError
 
@@ -54,25 +55,27 @@ def command(
 
     console, shown = Console(quiet=True), Comparisons(quiet=quiet or bool(others["json"]))
     audits, codes = [], []
-    for group in group_paths(ctx, paths):
-        try:
-            audit = verify(
-                group.paths,
-                settings=group.settings,
-                checksums=checksums,
-                repair=repair,
-                recreate=recreate,
-                listener=console,
-                compared=shown.compared,
-            )
-            audits.append(audit)
-            codes.append(audit.exit_code)
-            shown.finish(audit)
-        except TracksyncError as error:  # one server's trouble must not keep runs from another
-            console.error(f"tracksync: {error.line}")
-            codes.append(error.exit_code)
-        finally:
-            shown.close()
+    groups = group_paths(ctx, paths)
+    with on_signal(None, BY_SIGNAL.__add__):
+        for group in groups:
+            try:
+                audit = verify(
+                    group.paths,
+                    settings=group.settings,
+                    checksums=checksums,
+                    repair=repair,
+                    recreate=recreate,
+                    listener=console,
+                    compared=shown.compared,
+                )
+                audits.append(audit)
+                codes.append(audit.exit_code)
+                shown.finish(audit)
+            except TracksyncError as error:  # one server's trouble must not keep runs from another
+                console.error(f"tracksync: {error.line}")
+                codes.append(error.exit_code)
+            finally:
+                shown.close()
     code = worst(codes)
     if others["json"]:
         click.echo(as_json(audits, code))
