@@ -231,12 +231,27 @@ class TestNumberedAnew:
         doomed, run, model, _ = runs
         database = DatabaseFile(store.path, 0.0)
         index = modelindex.ModelIndex(database)
+        with index.look():
+            assert index.of(doomed.id).measured[model]["f1"].number == 2
         with pytest.raises(NotSettledError), index.look():
             raise NotSettledError("it was written while it was read")
         query = "UPDATE logged_model_metrics SET run_id = ?, metric_step = metric_step + 9 WHERE metric_value < 3"
         store.execute(query, (run.id,))
         with index.look():
             assert (index.of(doomed.id).measured, index.of(run.id).measured[model]["f1"].number) == ({}, 4)
+
+
+def test_what_was_read_is_not_read_again(store, monkeypatch):
+    monkeypatch.setattr(modelindex, "PAGE", 2)
+    run = store.run()
+    run.measure(run.model(), "f1", [1.0, 2.0, 3.0, 4.0, 5.0])
+    database = DatabaseFile(store.path, 0.0)
+    index, look, looks = modelindex.ModelIndex(database), database.look, []
+    monkeypatch.setattr(database, "look", lambda: looks.append(1) or look())
+    for wanted in (3, 1):
+        with index.look():
+            assert len(looks) == wanted
+        looks.clear()
 
 
 class TestArtifacts:
