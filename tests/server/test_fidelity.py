@@ -9,8 +9,8 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
-from rawstore import END, FAILED, KILLED, RUNNING, SCHEDULED, START, RawStore, points
 
+from rawstore import END, FAILED, KILLED, RUNNING, SCHEDULED, START, RawStore, points
 from tracksync import push
 from tracksync.config import Settings
 from tracksync.ledger import State

@@ -1,10 +1,10 @@
 """What is held is tried again: when it changes, when asked, and after a while; never all the time."""
 
 import pytest
-from rawstore import RUNNING, START, RawStore
 
 import tracksync
 from oracle import assert_equal
+from rawstore import RUNNING, START, RawStore
 from tracksync import work
 from tracksync.config import Settings
 from tracksync.ledger import State

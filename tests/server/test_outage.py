@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from rawstore import START, RawStore
 
 import tracksync
 from oracle import assert_equal
+from rawstore import START, RawStore
 from tracksync.config import Settings
 from tracksync.errors import UnreachableError
 

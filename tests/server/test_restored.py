@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from rawstore import RUNNING, START, RawStore
 
 import tracksync
 from oracle import assert_equal
+from rawstore import RUNNING, START, RawStore
 from servers import MlflowServerProcess
 from tracksync.api import Silent
 from tracksync.config import Settings

@@ -8,9 +8,9 @@ import time
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from rawstore import RUNNING, RawStore, points, write
 
 from proxy import Rule
+from rawstore import RUNNING, RawStore, points, write
 from tracksync import push
 from tracksync.cli import main
 from tracksync.config import Settings

@@ -6,8 +6,8 @@ The numbers are those of the list of traps that the design is built on; test_tra
 import json
 
 import pytest
-from rawstore import RUNNING, START, RawStore, points, write
 
+from rawstore import RUNNING, START, RawStore, points, write
 from tracksync import push
 from tracksync.config import Settings
 from tracksync.ledger import State

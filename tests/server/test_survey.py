@@ -1,9 +1,9 @@
 """What is said before anything is sent: it is what is sent then."""
 
 import pytest
-from rawstore import RUNNING, START, RawStore
 
 import tracksync
+from rawstore import RUNNING, START, RawStore
 from tracksync.config import Settings
 
 
