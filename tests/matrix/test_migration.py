@@ -46,6 +46,7 @@ def counted(client, run_ids):
     runs = [client.get_run(run_id) for run_id in run_ids]
     own = ("tracksync.", "mlflow.user", "mlflow.runName", "mlflow.parentRunId")
     files = [content for run_id in run_ids for content in artifacts(client, run_id).values()]
+    models = client.search_logged_models(experiment_ids=list({run.info.experiment_id for run in runs}))
     return {
         "params": sum(len(run.data.params) for run in runs),
         "tags": sum(not key.startswith(own) for run in runs for key in run.data.tags),
@@ -54,6 +55,7 @@ def counted(client, run_ids):
         "dataset inputs": sum(len(run.inputs.dataset_inputs) for run in runs if run.inputs),
         "artifacts": len(files),
         "artifact bytes": sum(map(len, files)),
+        "logged models": sum(model.source_run_id in run_ids for model in models),
     }
 
 
@@ -73,6 +75,7 @@ def test_what_is_counted_is_there(migrate, old, server, experiment_name):
     there = counted(client_of(server.url), [counterpart(server.url, run).info.run_id for run in runs])
     assert found == {what: (here[what], there[what]) for what in here}
     assert here == there
+    assert here["logged models"]
     assert "not counted: 6 runs that are deleted at the source (--deleted sends them)" in report.completeness.notes
     assert "2 experiments have the name of another one, and share its experiment on the server" in (
         report.completeness.notes

@@ -17,6 +17,7 @@ _COUNTS = {
     "dataset inputs": "datasets",
     "artifacts": "files",
     "artifact bytes": "bytes",
+    "logged models": "models",
 }
 
 

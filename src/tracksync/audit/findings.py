@@ -44,6 +44,8 @@ class Side:
     files: int = 0
     #: of the files
     bytes: int = 0
+    #: logged models that the run made
+    models: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

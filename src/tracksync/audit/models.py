@@ -42,6 +42,7 @@ class ModelComparison:
         self._all_delivered = said == whole["models"]
         here = self.destination.models.find(tags.SOURCE_RUN_ID, source_id, [self.remote.experiment_id])
         found = modelbinding.by_source(here)
+        self.finding.there.models = len(found)
         for model in self.delta.models:
             there = found.get(model.source_id, [])
             if model.maker != source_id:

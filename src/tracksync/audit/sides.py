@@ -27,6 +27,7 @@ def count_source(delta: Delta) -> Side:
         datasets=len({(dataset.name, dataset.digest) for dataset in delta.datasets}),
         files=len(files),
         bytes=sum(item.size for item in files),
+        models=sum(model.maker == delta.header.source_id for model in delta.models),
     )
 
 
@@ -39,7 +40,7 @@ def count_points(delta: Delta, side: Side) -> None:
 
 
 def count_server(remote: RemoteRun, artifacts: Mapping[str, int]) -> Side:
-    """What the server holds, but for the points."""
+    """What the server holds, but for the points and the logged models."""
     sizes = [size for path, size in artifacts.items() if not path.startswith(OWN_FILES)]
     return Side(
         experiment=remote.experiment_id,
