@@ -13,7 +13,8 @@ HEAD = """\
 
 What `make test-matrix` found last: stores that MLflow versions wrote, pushed to servers of other versions by a
 tracksync that uses the oldest or the newest MLflow. `equal`: MLflow's own client reads the same from the store and from
-the server: every point, param, tag, dataset input, link and byte.
+the server: every point, param, tag, dataset input, link and byte. `but its model`: the server is too old for the
+logged model in the store, which waits until the server has been upgraded.
 """
 
 
@@ -23,9 +24,10 @@ class Results:
     def __init__(self):
         self.lines = defaultdict(dict)
 
-    def add(self, server, client, store, lines):
-        """Note the differences that were found."""
-        self.lines[store][server, client] = lines
+    def add(self, server, client, store, lines, models):
+        """Note the differences that were found; ``models`` are those that an old server is to have."""
+        found = f"{len(lines)} differences" if lines else "equal"
+        self.lines[store][server, client] = f"{found}, but its model" if models else found
 
     def write(self):
         """Write RESULTS.md, if every combination was tried."""
@@ -41,10 +43,6 @@ class Results:
         ]
         rows = [["store", *heads], ["---"] * (len(heads) + 1)]
         for (kind, version), found in self.lines.items():
-            rows.append([f"{kind} {version}", *(_cell(found[column]) for column in columns)])
+            rows.append([f"{kind} {version}", *(found[column] for column in columns)])
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         return f"{HEAD}\nRun on {datetime.now(UTC):%Y-%m-%d}.\n\n{table}\n"
-
-
-def _cell(lines):
-    return f"{len(lines)} differences" if lines else "equal"
