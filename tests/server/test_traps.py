@@ -69,7 +69,7 @@ def test_trap_01_a_step_or_time_that_no_server_reads_is_never_sent(new_run, behi
     run, (destination, proxy) = new_run(), behind
     with pytest.raises(RefusedError, match="'k'"):
         destination.log_metrics(run.run_id, [("good", Point(1, 1.0, 1)), ("k", point)])
-    assert proxy.requests == []
+    assert proxy.writes == []  # it may ask what store the server has
 
 
 def test_trap_01_half_a_character_does_not_cut_off_what_follows(new_run, destination, client):
