@@ -14,7 +14,7 @@ HEAD = """\
 What `make test-matrix` found last: stores that MLflow versions wrote, pushed to servers of other versions by a
 tracksync that uses the oldest or the newest MLflow. `equal`: MLflow's own client reads the same from the store and from
 the server: every point, param, tag, dataset input, link and byte. `but its model`: the server is too old for the
-logged model in the store, which waits until the server has been upgraded.
+logged model in the store, or for a NaN that was measured of it; it waits until the server has been upgraded.
 """
 
 
