@@ -156,15 +156,22 @@ def _entries(directory: int) -> list[os.DirEntry[str]]:
         return sorted(listing, key=lambda entry: entry.name)
 
 
-def directories_in(path: Path) -> list[str]:
-    """The names of the real directories in ``path``, sorted; ``path`` itself must be none that a link leads to.
+def names_in(root: Path, relative: str = "") -> tuple[list[str], list[str]]:
+    """The names of the regular files and of the real directories in ``root/relative``, sorted.
+
+    No link is followed below ``root``, and ``root`` alone must be none that a link leads to.
 
     Raises:
+        NotRegularError: a component below ``root`` is a link.
         OSError: as open(2) raises it.
     """
-    directory = os.open(path, _LIST_FLAGS | os.O_NOFOLLOW)
+    directory = _directory(root, relative.split("/") if relative else [], _LIST_FLAGS | os.O_NOFOLLOW)
     try:
-        return [entry.name for entry in _entries(directory) if entry.is_dir(follow_symlinks=False)]
+        entries = _entries(directory)
+        return (
+            [entry.name for entry in entries if entry.is_file(follow_symlinks=False)],
+            [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)],
+        )
     finally:
         os.close(directory)
 

@@ -14,6 +14,7 @@ from tracksync.config import Settings
 from tracksync.errors import TracksyncError
 from tracksync.model import AllSettled, Cursor, Store
 from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.sqlite import SqliteSource
 from waiting import until
 
 SECRET = "s3cr3t-of-somebody-else"
@@ -47,7 +48,9 @@ def swapping(path, target, spare):
         process.communicate(timeout=10)
 
 
-@pytest.mark.parametrize("what", ["artifacts/sub", "artifacts", "params", "params/sub", "metrics", ".", ".."])
+@pytest.mark.parametrize(
+    "what", ["artifacts/sub", "artifacts", "params", "params/sub", "metrics", ".", "..", "../models"]
+)
 def test_nothing_behind_it_is_ever_opened_or_sent(server, make_proxy, tmp_path, experiment_name, what):
     proxy = make_proxy(server.url)
     store = RawStore(tmp_path / "mlruns")
@@ -59,6 +62,7 @@ def test_nothing_behind_it_is_ever_opened_or_sent(server, make_proxy, tmp_path, 
         artifacts={"sub/file": MINE, "sub/deep/file": MINE, "top": "x"},
     )
     place = (run.path / what).resolve()
+    place.mkdir(exist_ok=True)
     outside = tmp_path / "somebody" / "outside"
     for path in place.rglob("*"):
         if path.is_file():
@@ -70,6 +74,8 @@ def test_nothing_behind_it_is_ever_opened_or_sent(server, make_proxy, tmp_path, 
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             looks += 1
+            for kind in (source, SqliteSource()):
+                list(kind.find(store.root))
             for ref in source.discover(Store("mlflow-file", store.root)):
                 try:
                     named.append(repr(source.read(ref, Cursor(), AllSettled())))

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tracksync.errors import ConfigError, HeldError, NotSettledError
-from tracksync.fsutil import NotRegularError, directories_in, read_small
+from tracksync.fsutil import NotRegularError, names_in, read_small
 from tracksync.model import RunRef, Store
 from tracksync.sources.breadth import Breadth
 from tracksync.sources.filestore import meta
@@ -90,7 +90,7 @@ def _directories(path: Path) -> list[str]:
 def _listed(path: Path) -> list[str]:
     """The same, but an OSError that may pass is raised: what it hides is no less there."""
     try:
-        return directories_in(path)
+        return names_in(path)[1]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

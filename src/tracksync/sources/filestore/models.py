@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tracksync.errors import HeldError, NotSettledError
-from tracksync.fsutil import NotRegularError, read_small
+from tracksync.fsutil import NotRegularError, names_in, read_small
 from tracksync.loggedmodel import FINAL, INPUT, MODEL_ID, OUTPUT, LoggedModel, item
 from tracksync.model import Cursor, FileItem, RunRef
 from tracksync.sources.filestore import meta
@@ -70,9 +70,12 @@ class ModelIndex:
 
 
 def _list(look: Look, directory: Path, known: Mapping[str, str], found: _Listing) -> None:
-    with reading(directory):
-        names = [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-    for name in sorted(filter(MODEL_ID.fullmatch, names)):
+    try:
+        with reading(directory):
+            _, names = names_in(look.root, str(directory.relative_to(look.root)))
+    except NotRegularError:  # a link: what lies behind it is not of this store
+        return
+    for name in filter(MODEL_ID.fullmatch, names):
         maker = known.get(name)  # it never changes
         if maker is None:
             fields = _meta(look, directory / name)

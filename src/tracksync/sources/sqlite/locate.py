@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tracksync.errors import ConfigError, NotSettledError
+from tracksync.fsutil import names_in
 from tracksync.sources.breadth import Breadth
 from tracksync.sources.seen import AGAIN, PASSING
 from tracksync.sources.texts import RUN_ID
@@ -64,15 +65,8 @@ def _entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
 
     ``strict``: an OSError that may pass is raised.
     """
-    files: list[str] = []
-    directories: list[str] = []
     try:
-        with os.scandir(path) as listing:
-            for entry in listing:
-                if entry.is_dir(follow_symlinks=False):
-                    directories.append(entry.name)
-                elif entry.is_file(follow_symlinks=False):
-                    files.append(entry.name)
+        return names_in(path)
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     except OSError as error:
@@ -80,7 +74,6 @@ def _entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
             raise
         _warn_once(str(path), error.strerror or str(error))
         return [], []
-    return sorted(files), sorted(directories)
 
 
 @lru_cache(maxsize=4096)
