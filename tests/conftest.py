@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import tempfile
 import uuid
 from contextlib import ExitStack
@@ -15,6 +16,8 @@ from servers import MlflowServerProcess, require_mlflow
 for _name in [n for n in os.environ if re.match(r"(MLFLOW|TRACKSYNC|XDG|SLURM)_|(?i:https?|all)_proxy$", n)]:
     if not _name.startswith("TRACKSYNC_TEST_"):
         del os.environ[_name]
+#: A shell lets what it starts in the background ignore Ctrl-C, and so would each program that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _home = tempfile.TemporaryDirectory(prefix="tracksync-test-home-")
 os.environ.update(
     HOME=_home.name,  # ~/.netrc and ~/.mlflow/credentials

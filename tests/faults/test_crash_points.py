@@ -275,6 +275,7 @@ def quiet(lab, story, before=1):
     assert [(seen.method, seen.path, seen.body) for seen in lab.proxy.writes] == []
 
 
+@pytest.mark.slow
 def test_killed_at_a_step_of_each_kind(lab):
     points = one_of_each_kind(points_of(lab, First()))
     chosen = [number for point, number in points.items() if re.search("runs/create|log-batch|runs/update", point)]

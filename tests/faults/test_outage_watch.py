@@ -60,7 +60,8 @@ def equal(store, server):
     return lambda: not differences([store.root], server.url)
 
 
-@pytest.mark.parametrize("watch_first", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("watch_first", [True, False])
 def test_away_for_the_whole_of_a_job(store, settings, proxy, server, experiment_name, watch_first):
     proxy.down()
     if not watch_first:

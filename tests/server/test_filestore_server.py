@@ -25,6 +25,8 @@ from tracksync.mlflow_server import MlflowServer
 from waiting import until
 from watching import started, watching
 
+pytestmark = pytest.mark.slow
+
 #: What a file store holds that a database would not: the same point again, also after others.
 REPEATS = points(3, 0) + points(3, 0) + points(300, 1) + points(2, 0) + f"{START} nan 7\n" * 2 + points(2, 5)
 

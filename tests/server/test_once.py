@@ -198,6 +198,7 @@ def test_any_other_reply_may_be_lost(full, settings, server, proxy, endpoint):
     assert_equal(full.root, server.url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", range(2))
 def test_killed_at_any_instant_and_started_again_nothing_is_lost_or_doubled(
     store, experiment_name, server, proxy, state_dir, share

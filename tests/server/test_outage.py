@@ -19,6 +19,7 @@ def store(tmp_path):
     return store
 
 
+@pytest.mark.slow
 def test_forty_runs_do_not_each_wait_for_a_server_that_is_away(store, server, proxy, state_dir):
     settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
     proxy.answer("", 503, times=None, nth=60)  # away from the middle of the creates on
@@ -31,6 +32,7 @@ def test_forty_runs_do_not_each_wait_for_a_server_that_is_away(store, server, pr
     assert_equal(store.root, server.url)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_for_one_run_fails_no_other(store, server, proxy, state_dir):
     settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
     run = store.run("e", metrics={"loss": f"{START} 1.0 0\n"}, tags={"bad": "one of a kind"})

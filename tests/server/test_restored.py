@@ -62,6 +62,7 @@ def grow(runs):
         run.end()
 
 
+@pytest.mark.slow
 def test_one_run_that_shows_it_has_all_the_others_compared(own, store, runs, state_dir):
     settings = Settings(to=own.server.url, state_dir=state_dir, settle=0.0)
     tracksync.push(store.root, settings=settings)
