@@ -7,8 +7,7 @@ new ones do.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,12 +15,10 @@ from tracksync import tags
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
 from tracksync.loggedmodel import METRIC, item
-from tracksync.model import Cursor, Delta, MetricChunk, MetricTail, Point
+from tracksync.model import Cursor, Delta, MetricTail, Point
 from tracksync.pointset import PointSet, comparable
 from tracksync.servercursor import ServerCursor, checksum, content_digests
-
-#: Points read at a time while a tail is compared with the server.
-CHUNK = 1000
+from tracksync.tails import CHUNK, Rest, Unheld, points_of
 
 
 def rebuild(delta: Delta, remote: RemoteRun, destination: Destination, whole: Cursor, recorded: str | None) -> Cursor:
@@ -137,32 +134,24 @@ def held_exactly(
         if latest is not None and not count and cursor.get("metrics", tail.key) is None and not _holds(tail, latest):
             raise _other_run(tail, remote)
         if count is None:  # the file was rewritten, or people logged to the run on the server
-            odd[tail.key] = Unheld(tail, Counter(map(_sum, destination.history(remote.run_id, key))))
+            odd[tail.key] = Unheld(tail, destination.history(remote.run_id, key))
         else:
             known[tail.key] = count
     return known, odd
 
 
 def _holds(tail: MetricTail, point: Point) -> bool:
-    return comparable(point) in map(comparable, _points(tail))
+    return comparable(point) in map(comparable, points_of(tail))
 
 
 def _leading(tail: MetricTail, there: Iterable[Point]) -> int | None:
     """How many points the server holds, if they are just the first ones of a tail, in its order."""
-    here, known = map(comparable, _points(tail)), 0
+    here, known = map(comparable, points_of(tail)), 0
     for point in there:
         if next(here, None) != comparable(point):
             return None
         known += 1
     return known
-
-
-def _points(tail: MetricTail) -> Iterator[Point]:
-    return (point for chunk in tail.chunks(CHUNK) for point in chunk.points)
-
-
-def _sum(point: Point) -> int:
-    return hash(comparable(point))  # a tenth of the memory of the point itself
 
 
 def _count_known(tail: MetricTail, latest: Point, history: Callable[[], Iterable[Point]]) -> tuple[int, bool]:
@@ -172,128 +161,25 @@ def _count_known(tail: MetricTail, latest: Point, history: Callable[[], Iterable
         return position, position > 0
     held = PointSet(history())
     known, seen, leading = 0, False, True
-    for chunk in tail.chunks(CHUNK):
-        for point in chunk.points:
-            here = comparable(point)
-            leading = leading and point in held
-            known += leading
-            seen = seen or here == comparable(latest)
+    for point in points_of(tail):
+        leading = leading and point in held
+        known += leading
+        seen = seen or comparable(point) == comparable(latest)
     return known, seen
 
 
 def _by_latest(tail: MetricTail, latest: Point) -> int | None:
     """Find the latest point in a tail whose (step, timestamp) only grow; None where that cannot tell."""
     previous: tuple[int, int] | None = None
-    position, index = None, 0
+    position = None
     target = comparable(latest)
-    for chunk in tail.chunks(CHUNK):
-        for point in chunk.points:
-            index += 1
-            here = (point.step, point.timestamp)
-            if previous is not None and here <= previous:
-                return None
-            previous = here
-            if comparable(point) == target:
-                position = index
-            elif position is None and here >= (latest.step, latest.timestamp):
-                return None if index > 1 or here == (latest.step, latest.timestamp) else 0
+    for index, point in enumerate(points_of(tail), 1):
+        here = (point.step, point.timestamp)
+        if previous is not None and here <= previous:
+            return None
+        previous = here
+        if comparable(point) == target:
+            position = index
+        elif position is None and here >= (latest.step, latest.timestamp):
+            return None if index > 1 or here == (latest.step, latest.timestamp) else 0
     return position
-
-
-class Unheld:
-    """A tail without the points that the server holds, each as often as it holds it."""
-
-    __slots__ = ("_held", "_left", "_tail")
-
-    def __init__(self, tail: MetricTail, held: Counter[int]) -> None:
-        self._tail, self._held = tail, held
-        self._left = sum(len(chunk.points) for chunk in self.chunks(CHUNK))
-
-    @property
-    def key(self) -> str:
-        """The key as the source spells it."""
-        return self._tail.key
-
-    @property
-    def restarted(self) -> bool:
-        """Whether the key shrank or was replaced since the cursor."""
-        return self._tail.restarted
-
-    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
-        """The chunks of the tail, less what is held; all marks stay."""
-        held = self._held.copy()
-        for chunk in self._tail.chunks(max_points):
-            points = []
-            for point in chunk.points:
-                there = _sum(point)
-                if held[there]:
-                    held[there] -= 1
-                else:
-                    points.append(point)
-            yield MetricChunk(points, chunk.mark)
-
-    def size(self) -> tuple[int, int]:
-        """How many points are left, and about how many bytes."""
-        points, size = self._tail.size()
-        return self._left, size * self._left // points if points else 0
-
-
-class Rest:
-    """A tail without its first ``known`` points."""
-
-    __slots__ = ("_known", "_tail")
-
-    def __init__(self, tail: MetricTail, known: int) -> None:
-        self._tail, self._known = tail, known
-
-    @property
-    def key(self) -> str:
-        """The key as the source spells it."""
-        return self._tail.key
-
-    @property
-    def restarted(self) -> bool:
-        """Whether the key shrank or was replaced since the cursor."""
-        return self._tail.restarted
-
-    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
-        """The chunks of the tail; those that the server holds are left without points but keep their marks."""
-        skip = self._known
-        for chunk in self._tail.chunks(max_points):
-            passed = min(skip, len(chunk.points))
-            skip -= passed
-            yield MetricChunk(chunk.points[passed:], chunk.mark)
-
-    def size(self) -> tuple[int, int]:
-        """About how many points and bytes are left."""
-        points, size = self._tail.size()
-        left = max(0, points - self._known)
-        return left, size * left // points if points else 0
-
-
-class Lacking:
-    """Of a tail only the points that the server lacks, wherever they lie; the marks are those of the whole tail."""
-
-    __slots__ = ("_held", "_tail")
-
-    def __init__(self, tail: MetricTail, held: Container[Point]) -> None:
-        self._tail, self._held = tail, held
-
-    @property
-    def key(self) -> str:
-        """The key as the source spells it."""
-        return self._tail.key
-
-    @property
-    def restarted(self) -> bool:
-        """Whether the key shrank or was replaced since the cursor."""
-        return self._tail.restarted
-
-    def chunks(self, max_points: int) -> Iterator[MetricChunk]:
-        """The chunks of the tail without the points that the server holds."""
-        for chunk in self._tail.chunks(max_points):
-            yield MetricChunk([point for point in chunk.points if point not in self._held], chunk.mark)
-
-    def size(self) -> tuple[int, int]:
-        """How many points and bytes the tail holds at most."""
-        return self._tail.size()

@@ -16,6 +16,7 @@ from tracksync.errors import RemovedError
 from tracksync.model import AllSettled, Cursor, Delta, MetricTail
 from tracksync.pointset import PointSet
 from tracksync.servercursor import behind, fields_on_server
+from tracksync.tails import CHUNK, Lacking
 from tracksync.work import Parts, Work
 
 #: Seconds from the start of this process within which a request of an earlier one may still be carried out.
@@ -99,7 +100,7 @@ def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricT
     """The points that are not there, also where a gap lies before points that are."""
     key = parts.destination.legal_key(tail.key)
     history = parts.destination.history(remote.run_id, key) if key in remote.latest else ()
-    return reconcile.Lacking(tail, PointSet(history))
+    return Lacking(tail, PointSet(history))
 
 
 def _unsent(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:
@@ -125,7 +126,7 @@ def _unsent_exactly(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -
     known, odd = reconcile.held_exactly(tails, work.entry.cursor, remote, parts.destination)
     for key in known:
         work.entry.cursor.parts["metrics"].pop(key, None)
-    for most in (reconcile.CHUNK, 1):
+    for most in (CHUNK, 1):
         for tail in work.source.read(work.ref, work.entry.cursor, AllSettled()).metrics:
             for chunk in tail.chunks(most):
                 if len(chunk.points) > known.get(tail.key, 0):

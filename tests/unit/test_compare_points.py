@@ -75,7 +75,7 @@ def test_differences(there, missing, surplus, doubled):
 
 
 def test_a_key_without_any_point_at_the_source():
-    assert compare_points(None, lambda: iter(series(2))).gap == Gap(here=0, there=2, missing=0, surplus=2, doubled=0)
+    assert compare_points(Tail([]), lambda: iter(series(2))).gap == Gap(0, 2, missing=0, surplus=2, doubled=0)
 
 
 def test_a_set_of_many_points_counts_each_once():

@@ -9,8 +9,9 @@ from tracksync import tags
 from tracksync.destination import Limits, RemoteRun
 from tracksync.errors import HeldError
 from tracksync.model import Cursor, Delta, FileItem, MetricChunk, Point, RunHeader, RunStatus, TextItem
-from tracksync.reconcile import Rest, drain, held_exactly, rebuild, unsent
+from tracksync.reconcile import drain, held_exactly, rebuild, unsent
 from tracksync.servercursor import ServerCursor, behind, fields_on_server, server_cursor
+from tracksync.tails import Rest
 
 HEADER = RunHeader(
     source_id="a" * 32, experiment_id="1", experiment_name="e", name="n", user="u", status=RunStatus.RUNNING,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tracksync.model import MetricTail, Point
 from tracksync.pointset import PointSet, comparable
-
-#: Points read at a time.
-CHUNK = 1000
+from tracksync.tails import points_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +37,19 @@ class Compared(NamedTuple):
     gap: Gap | None
 
 
-def compare_points(tail: MetricTail | None, history: Callable[[], Iterable[Point]]) -> Compared:
+def compare_points(tail: MetricTail, history: Callable[[], Iterable[Point]]) -> Compared:
     """Count the points of a key on both sides, and tell how the server's differ.
 
     The order does not count: servers give histories in an order of their own. Of identical points in a row of the
     source databases keep one. ``tail`` is the whole key; ``history`` asks the server, perhaps twice.
     """
-    lines, total, grows = _digest(_points(tail))
+    lines, total, grows = _digest(points_of(tail))
     held, there, _ = _digest(history())
     if grows and (lines, total) == (held, there):
         return Compared(lines, lines, held, None)
     gap = _exactly(tail, history)
     differs = gap.missing or gap.surplus or gap.doubled
     return Compared(lines, gap.here, gap.here - gap.missing + gap.surplus + gap.doubled, gap if differs else None)
-
-
-def _points(tail: MetricTail | None) -> Iterator[Point]:
-    for chunk in tail.chunks(CHUNK) if tail is not None else ():
-        yield from chunk.points
 
 
 def _digest(points: Iterable[Point]) -> tuple[int, int, bool]:
@@ -71,9 +64,9 @@ def _digest(points: Iterable[Point]) -> tuple[int, int, bool]:
     return number, total, grows
 
 
-def _exactly(tail: MetricTail | None, history: Callable[[], Iterable[Point]]) -> Gap:
+def _exactly(tail: MetricTail, history: Callable[[], Iterable[Point]]) -> Gap:
     there, here = PointSet(history()), PointSet()
-    missing = sum(here.add(point) and point not in there for point in _points(tail))
+    missing = sum(here.add(point) and point not in there for point in points_of(tail))
     surplus = len(there) - (len(here) - missing)
     doubled = max(0, (there.added - len(there)) - (here.added - len(here)))
     return Gap(len(here), there.added, missing, surplus, doubled)
