@@ -151,14 +151,13 @@ def verify(
     settings = replace(settings, retry=True)  # what was refused once is tried again: it differs
     listener = listener or Silent()
     with _engine(settings, threading.Event(), listener) as engine:
-        unlisted: list[NotSettledError] = []
-        refs, empty = _refs(engine, require_stores([to_path(path) for path in paths], engine.sources), unlisted)
+        refs, empty, unlisted = _refs(engine, [to_path(path) for path in paths])
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
         result = compare(
             engine, refs, listener, checksums=checksums, repair=repair, recreate=recreate, compared=compared
         )
         result.notes += empty
-        result.unlisted += [error.line for error in unlisted]
+        result.unlisted += unlisted
         return result
 
 
@@ -185,13 +184,12 @@ def _once(
     engine: Engine, roots: Iterable[Path], listener: Listener, *, dry_run: bool = False
 ) -> tuple[list[RunRef], Report]:
     """Say what the runs at or below ``roots`` lack on the server, and deliver it."""
-    unlisted: list[NotSettledError] = []
-    refs, empty = _refs(engine, require_stores(roots, engine.sources), unlisted)
+    refs, empty, unlisted = _refs(engine, roots)
     plan = _survey(engine, refs, listener)
     listener.planned(plan)
     report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)
     report.notes += empty
-    report.unlisted += [error.line for error in unlisted]
+    report.unlisted += unlisted
     return refs, report
 
 
@@ -209,15 +207,16 @@ def _survey(engine: Engine, refs: list[RunRef], listener: Listener) -> Plan:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _refs(
-    engine: Engine, stores: dict[Store, set[Path]], unlisted: list[NotSettledError]
-) -> tuple[list[RunRef], list[str]]:
-    """The runs that are meant, and a line for each store that holds none."""
+def _refs(engine: Engine, roots: Iterable[Path]) -> tuple[list[RunRef], list[str], list[str]]:
+    """The runs at or below ``roots``; a line for each store that holds none, and for each place that was not listed."""
+    stores = require_stores(roots, engine.sources)
+    unlisted: list[NotSettledError] = []
     refs, engine.intake.others = unique(_listed(engine, stores, unlisted), engine.ledger)
     full = {ref.store for ref in refs}
     empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
     since = engine.settings.since
-    return [ref for ref in refs if since is None or changed_since(ref, since, engine.sources)], empty
+    meant = [ref for ref in refs if since is None or changed_since(ref, since, engine.sources)]
+    return meant, empty, [error.line for error in unlisted]
 
 
 def _listed(engine: Engine, stores: dict[Store, set[Path]], unlisted: list[NotSettledError]) -> Iterator[RunRef]:

@@ -32,7 +32,8 @@ class _Auditor:
     #: told of each run that has been compared
     compared: Callable[[Finding], None]
     findings: list[Finding] = field(default_factory=list)
-    deleted: int = 0
+    #: runs that are deleted at the source, and that nobody asked for
+    deleted: list[RunRef] = field(default_factory=list)
     kin: list[Kin] = field(default_factory=list)
 
     def group(self, refs: Sequence[RunRef]) -> None:
@@ -40,13 +41,9 @@ class _Auditor:
         found = self.engine.destination.find_runs([ref.source_id for ref in refs])
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as pool:
             for finding in pool.map(lambda ref: self._one(ref, found.get(ref.source_id, [])), refs):
-                if finding is None:
-                    continue
-                if finding.left_out:
-                    self.deleted += 1
-                    continue
-                self.findings.append(finding)
-                self.compared(finding)
+                if finding is not None:
+                    self.findings.append(finding)
+                    self.compared(finding)
 
     def _one(self, ref: RunRef, found: Sequence[RemoteRun]) -> Finding | None:
         """Compare one run; None for one that is none of our business."""
@@ -54,9 +51,9 @@ class _Auditor:
         try:
             # The source first: what comes to the run meanwhile must not look as if it were missing there.
             delta = self.engine.sources[ref.store.kind].read(ref, Cursor(), AllSettled())
-            finding.left_out = delta.header.deleted and not self.engine.settings.deleted
-            if finding.left_out:
-                return finding
+            if delta.header.deleted and not self.engine.settings.deleted:
+                self.deleted.append(ref)
+                return None
             finding.name, finding.here = delta.header.name or ref.source_id, count_source(delta)
             self._compare(finding, delta, found)
         except GoneError:
@@ -84,11 +81,11 @@ class _Auditor:
         self, finding: Finding, delta: Delta, found: Sequence[RemoteRun], entry: Entry | None
     ) -> RemoteRun | None:
         """The run on the server that is this one, read again just now."""
-        there = sorted(found, key=lambda run: (run.deleted, entry is None or run.run_id != entry.run_id))
-        alive = [run for run in there if not run.deleted]
-        if not there:
+        if not found:
             return self._absent(finding, entry)
-        kept = there[0] if entry is not None and entry.run_id == there[0].run_id else binding.choose(there)
+        alive = [run for run in found if not run.deleted]
+        bound = [run for run in alive or found if entry is not None and run.run_id == entry.run_id]
+        kept = bound[0] if bound else binding.choose(found)
         try:
             binding.check(delta.header, kept, self.engine.destination.limits)
         except HeldError as error:
@@ -154,4 +151,4 @@ def _audit(
             break
         auditor.group(group)
     Links(engine.destination, auditor.kin).compare()
-    return auditor.findings, auditor.deleted
+    return auditor.findings, len(auditor.deleted)

@@ -70,8 +70,6 @@ class Finding:
     own: dict[str, str] = field(default_factory=dict)
     here: Side = field(default_factory=Side)
     there: Side = field(default_factory=Side)
-    #: the run is deleted at the source, and nobody asked for such
-    left_out: bool = False
     #: the run was delivered once and is not on the server any more
     gone: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from tracksync import binding, tags
@@ -87,12 +87,8 @@ class Links:
         return ancestor == source_id
 
 
-def unlink(destination: Destination, finding: Finding, known: Mapping[str, str]) -> None:
-    """Take a link away that leads nowhere; the replay makes the right one, where there is one.
-
-    ``known``: the run on the server that each run was found to be.
-    """
-    broken = [d for d in finding.differences if d.mend == "parent" and d.server != ABSENT]
-    run_id = known.get(finding.ref.source_id)
-    if broken and run_id is not None:
-        destination.delete_tag(run_id, tags.PARENT)
+def unlink(destination: Destination, finding: Finding) -> None:
+    """Take a link away that leads nowhere; the replay makes the right one, where there is one."""
+    broken = any(d.mend == "parent" and d.server != ABSENT for d in finding.differences)
+    if broken and finding.run_id is not None:
+        destination.delete_tag(finding.run_id, tags.PARENT)

@@ -20,12 +20,11 @@ def repair(engine: Engine, findings: Sequence[Finding], listener: Listener) -> l
     Raises:
         UnreachableError, ConfigError: as the destination raises them.
     """
-    known = {finding.ref.source_id: finding.run_id for finding in findings if finding.run_id is not None}
     for finding in findings:
         if finding.gone:
             _forget(engine, finding)
         if engine.leases.acquire(finding.ref.source_id):  # else it is told below that another process is at it
-            unlink(engine.destination, finding, known)
+            unlink(engine.destination, finding)
             if finding.own and finding.run_id is not None:
                 engine.destination.set_tags(finding.run_id, list(finding.own.items()))
             engine.leases.release(finding.ref.source_id)
