@@ -7,14 +7,19 @@ import stat
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tracksync.cli.stopping import TerminatedError
 from tracksync.config import default_state_dir
 from tracksync.errors import TracksyncError, clean
+
+if TYPE_CHECKING:
+    from tracksync.cli.show import Console
 
 #: An error log beyond this many bytes is set aside, so that a crash loop cannot fill a home directory.
 LOG_LIMIT = 1_000_000
@@ -41,6 +46,16 @@ def explain(error: BaseException, *, verbose: bool = False) -> int:
     line = TracksyncError(f"unexpected error: {type(error).__name__}: {error}", where).line
     click.echo(f"tracksync: {line}", err=True)
     return 1
+
+
+@contextmanager
+def apart(console: Console, codes: list[int]) -> Iterator[None]:
+    """Do what concerns one server: its trouble is told, and must not keep the runs from another."""
+    try:
+        yield
+    except TracksyncError as error:
+        console.error(f"tracksync: {error.line}")
+        codes.append(error.exit_code)
 
 
 def worst(codes: list[int]) -> int:

@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from tracksync.cli import options
-from tracksync.cli.failure import worst
+from tracksync.cli.failure import apart, worst
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import Console, as_json
 from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
-from tracksync.errors import TracksyncError
 from tracksync.report import Report
 
 EPILOG = """\b
@@ -46,16 +45,14 @@ def command(
     """
     groups = group_paths(ctx, paths)
     console = Console(quiet=quiet, data=not others["json"])
-    reports, codes = [], []
+    reports: list[Report] = []
+    codes: list[int] = []
     try:
         with on_signal(None, BY_SIGNAL.__add__):
             for group in groups:
-                try:
+                with apart(console, codes):
                     reports.append(_push(group, console, dry_run=dry_run, report=report))
                     codes.append(reports[-1].exit_code)
-                except TracksyncError as error:  # one server's trouble must not keep runs from another
-                    console.error(f"tracksync: {error.line}")
-                    codes.append(error.exit_code)
     finally:
         console.close()
     code = worst(codes)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
 
+from tracksync.audit.findings import Audit
 from tracksync.cli import options
 from tracksync.cli.comparison import Comparisons, as_json
-from tracksync.cli.failure import worst
+from tracksync.cli.failure import apart, worst
 from tracksync.cli.settings import group_paths
 from tracksync.cli.show import Console
 from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
-from tracksync.errors import TracksyncError
 
 EPILOG = """\b
 Examples:
@@ -54,11 +55,12 @@ def command(
     from tracksync.api import verify
 
     console, shown = Console(quiet=True), Comparisons(quiet=quiet or bool(others["json"]))
-    audits, codes = [], []
+    audits: list[Audit] = []
+    codes: list[int] = []
     groups = group_paths(ctx, paths)
     with on_signal(None, BY_SIGNAL.__add__):
         for group in groups:
-            try:
+            with apart(console, codes), closing(shown):
                 audit = verify(
                     group.paths,
                     settings=group.settings,
@@ -71,11 +73,6 @@ def command(
                 audits.append(audit)
                 codes.append(audit.exit_code)
                 shown.finish(audit)
-            except TracksyncError as error:  # one server's trouble must not keep runs from another
-                console.error(f"tracksync: {error.line}")
-                codes.append(error.exit_code)
-            finally:
-                shown.close()
     code = worst(codes)
     if others["json"]:
         click.echo(as_json(audits, code))

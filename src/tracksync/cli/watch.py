@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from pathlib import Path
 
 import click
 
 from tracksync.cli import options
-from tracksync.cli.failure import worst
+from tracksync.cli.failure import apart, worst
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import Console
 from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
-from tracksync.errors import TracksyncError
 from tracksync.report import Report
 
 EPILOG = """\b
@@ -68,7 +67,8 @@ def _run(groups: list[Group], console: Console, stop: threading.Event, *, once: 
             ended, running = wait_for(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 try:
-                    codes.append(_code(future, console))
+                    with apart(console, codes):
+                        codes.append(future.result().exit_code)
                 except BaseException:
                     stop.set()  # a defect: end the others in order, so that whoever supervises starts all afresh
                     raise
@@ -76,15 +76,6 @@ def _run(groups: list[Group], console: Console, stop: threading.Event, *, once: 
     if not once and not dry_run:
         console.stopped()
     return worst(codes)
-
-
-def _code(future: Future[Report], console: Console) -> int:
-    """What became of one group. Trouble with one server is told, and leaves the others alone."""
-    try:
-        return future.result().exit_code
-    except TracksyncError as error:
-        console.error(f"tracksync: {error.line}")
-        return error.exit_code
 
 
 def _watch(group: Group, console: Console, stop: threading.Event, *, once: bool, dry_run: bool) -> Report:
