@@ -8,7 +8,7 @@ from filestore_make import DATA, OTHER, RUN, experiment_yaml, make_run, run_yaml
 
 from tracksync.errors import ConfigError
 from tracksync.model import Store
-from tracksync.sources import breadth
+from tracksync.sources import searching
 from tracksync.sources.filestore import FileStoreSource
 
 SOURCE = FileStoreSource()
@@ -131,7 +131,7 @@ class TestFind:
         assert [r.getMessage() for r in caplog.records] == [f"{scratch}/closed is passed over: Permission denied"]
 
     def test_a_tree_too_large_is_passed_over_and_named_once_and_hides_no_other(self, tmp_path, monkeypatch, caplog):
-        monkeypatch.setattr(breadth, "MAX_DIRECTORIES", 30)
+        monkeypatch.setattr(searching, "MAX_DIRECTORIES", 30)
         for number in range(50):
             (tmp_path / "alice" / f"{number}").mkdir(parents=True)
         make_run(tmp_path / "bob" / "deep" / "down" / "mlruns")

@@ -10,7 +10,7 @@ from filestore_make import experiment_yaml, make_run, write
 
 from sqlitestore import VERSIONS, Database, sample
 from tracksync.model import AllSettled, Cursor, RunRef, Store
-from tracksync.sources import breadth, load_sources
+from tracksync.sources import load_sources, searching
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.sqlite import SqliteSource, listing, rows
 
@@ -89,7 +89,7 @@ class TestFind:
 
     def test_too_many_directories_hide_no_others(self, source, store, monkeypatch, caplog):
         top = store.path.parent.parent
-        monkeypatch.setattr(breadth, "MAX_DIRECTORIES", 30)
+        monkeypatch.setattr(searching, "MAX_DIRECTORIES", 30)
         for number in range(50):
             (top / "large" / f"d{number}").mkdir(parents=True)
         assert roots(source, top) == [store.path]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
 from collections import deque
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
-from tracksync.errors import ConfigError, HeldError, NotSettledError
+from tracksync.errors import HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, names_in, read_small
 from tracksync.model import RunRef, Store
-from tracksync.sources.breadth import Breadth
 from tracksync.sources.filestore import meta
+from tracksync.sources.searching import Breadth, pass_over, searching
 from tracksync.sources.seen import AGAIN, PASSING
 from tracksync.sources.texts import RUN_ID
 
@@ -26,7 +24,6 @@ TRASH = ".trash"
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
 #: What MLflow keeps beside the runs of an experiment.
 _NOT_RUNS = frozenset({"tags", "datasets", "traces", "models"})
-_log = logging.getLogger(__name__)
 
 
 def find(path: Path) -> Iterator[Store]:
@@ -37,17 +34,11 @@ def find(path: Path) -> Iterator[Store]:
         NotSettledError: the file system fails at the moment.
     """
     path = path.resolve()
-    try:
+    with searching(path):
         os.scandir(path).close()
         above = _store_above(path)
         for root in [above] if above else _stores_below(path):
             yield Store(KIND, root)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except PermissionError as error:
-        raise ConfigError(f"{path} may not be read", "ask its owner for read permission, or leave it out") from error
-    except OSError as error:
-        raise NotSettledError(f"{path} cannot be listed: {error.strerror}", AGAIN) from error
 
 
 def _store_above(path: Path) -> Path | None:
@@ -83,7 +74,7 @@ def _directories(path: Path) -> list[str]:
     try:
         return _listed(path)
     except OSError as error:
-        _warn_once(str(path), error.strerror or str(error))
+        pass_over(path, error.strerror or str(error))
         return []
 
 
@@ -96,13 +87,8 @@ def _listed(path: Path) -> list[str]:
     except OSError as error:
         if error.errno in PASSING:
             raise
-        _warn_once(str(path), error.strerror or str(error))
+        pass_over(path, error.strerror or str(error))
         return []
-
-
-@lru_cache(maxsize=4096)
-def _warn_once(path: str, reason: str) -> None:
-    _log.warning("%s is passed over: %s", path, reason)
 
 
 def _is_store(path: Path, names: list[str]) -> bool:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
-from tracksync.errors import ConfigError, NotSettledError
 from tracksync.fsutil import names_in
-from tracksync.sources.breadth import Breadth
-from tracksync.sources.seen import AGAIN, PASSING
+from tracksync.sources.searching import Breadth, pass_over, searching
+from tracksync.sources.seen import PASSING
 from tracksync.sources.texts import RUN_ID
 
 #: How a database is called that is looked for in directories; one that is named may be called as it likes.
 _NAME = re.compile(r".+\.(?:db|sqlite|sqlite3)")
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
-_log = logging.getLogger(__name__)
 
 
 def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
@@ -35,15 +31,9 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
         if _is_file(named):
             yield from [named] if holds_runs(named) else []
             return
-    try:
+    with searching(path):
         os.scandir(path).close()
         yield from filter(holds_runs, _below(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except PermissionError as error:
-        raise ConfigError(f"{path} may not be read", "ask its owner for read permission, or leave it out") from error
-    except OSError as error:
-        raise NotSettledError(f"{path} cannot be listed: {error.strerror}", AGAIN) from error
 
 
 def _below(top: Path) -> Iterator[Path]:
@@ -72,13 +62,8 @@ def _entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
     except OSError as error:
         if strict and error.errno in PASSING:
             raise
-        _warn_once(str(path), error.strerror or str(error))
+        pass_over(path, error.strerror or str(error))
         return [], []
-
-
-@lru_cache(maxsize=4096)
-def _warn_once(path: str, reason: str) -> None:
-    _log.warning("%s is passed over: %s", path, reason)
 
 
 def _is_file(path: Path) -> bool:
