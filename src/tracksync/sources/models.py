@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from tracksync.loggedmodel import METRIC, PARAM, STATUS, TAG, file_path, owner_of
+from tracksync.loggedmodel import FINAL, METRIC, PARAM, STATUS, TAG, file_path, owner_of
 from tracksync.model import Cursor, FileItem, Looks, Mark
+from tracksync.sources.seen import Seen
 
 #: What MLflow's stores hold for a status: ``LoggedModelStatus.to_int``.
 STATUSES: Mapping[str, str] = {"1": "PENDING", "2": "READY", "3": "FAILED"}
@@ -50,6 +51,29 @@ def cursors_of(cursor: Cursor) -> dict[str, Cursor]:
             model_id, _, rest = path.removeprefix(_WHOLE).partition("/")
             note(model_id, "artifacts", f"tracksync/{rest}", mark)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Whether a model is new to the server, and the status that it ended in, where the server has not been told."""
+
+    new: bool
+    status: str | None
+
+
+def stage_of(seen: Seen, status: str, lifecycle: str) -> Stage | None:
+    """The stage of a model by what its store holds; None while it is being made, or when it was deleted before."""
+    new = seen.cursor.get("fields", "created") is None
+    status = STATUSES.get(status, "PENDING")
+    if new and (lifecycle == "deleted" or (status not in FINAL and not seen.ended)):
+        return None
+    return Stage(new, status if status in FINAL and status != seen.cursor.get("fields", "status") else None)
+
+
+def take_over(seen: Seen, model: Seen, model_id: str) -> None:
+    """Count what a look at a model came upon among what the look at its run did."""
+    seen.waiting += model.waiting
+    seen.refused.update({f"model:{model_id}/{what}": reason for what, reason in model.refused.items()})
 
 
 def artifact_of(model_id: str, file: FileItem) -> FileItem:

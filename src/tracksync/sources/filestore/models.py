@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, names_in, read_small
-from tracksync.loggedmodel import FINAL, INPUT, MODEL_ID, OUTPUT, LoggedModel, item
+from tracksync.loggedmodel import INPUT, MODEL_ID, OUTPUT, LoggedModel, item
 from tracksync.model import Cursor, FileItem, RunRef
 from tracksync.sources.filestore import meta
 from tracksync.sources.filestore.files import new_files
@@ -22,7 +22,7 @@ from tracksync.sources.filestore.links import read_document, text
 from tracksync.sources.filestore.look import Look
 from tracksync.sources.filestore.modelmetrics import new_model_metrics
 from tracksync.sources.filestore.text import new_params, new_tags, read_texts
-from tracksync.sources.models import STATUSES, ModelLooks, artifact_of, cursors_of, whole_of
+from tracksync.sources.models import ModelLooks, artifact_of, cursors_of, stage_of, take_over, whole_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import reading
 
@@ -122,21 +122,16 @@ def new_models(
         if maker == look.run.source_id:
             found = _own(sub, model, paths)
             if found is None:
-                _take_over(look, sub, name)
+                take_over(look, sub, name)
                 continue
             model, own_files = found
             files += own_files
         if maker is not None:  # else the directory lies elsewhere, or is a link
             model = replace(model, metrics=tuple(new_model_metrics(sub)))
-        _take_over(look, sub, name)
+        take_over(look, sub, name)
         if not model.empty:
             models.append(model)
     return models, files
-
-
-def _take_over(look: Look, sub: Look, name: str) -> None:
-    look.waiting += sub.waiting
-    look.refused.update({f"model:{name}/{what}": reason for what, reason in sub.refused.items()})
 
 
 def _outputs(look: Look) -> Iterator[tuple[str, int]]:
@@ -159,24 +154,22 @@ def _own(sub: Look, model: LoggedModel, paths: PathMap) -> tuple[LoggedModel, li
     if fields is None:
         sub.waiting += not sub.ended
         return None
-    new = sub.cursor.get("fields", "created") is None
-    status = STATUSES.get(text(fields, "status"), "PENDING")
-    if new and (text(fields, "lifecycle_stage") == "deleted" or (status not in FINAL and not sub.ended)):
+    stage = stage_of(sub, text(fields, "status"), text(fields, "lifecycle_stage"))
+    if stage is None:
         return None
     params, wholes = new_params(sub)
-    if new and sub.waiting:  # they go with the create, once
+    if stage.new and sub.waiting:  # they go with the create, once
         return None
     tags, more = new_tags(sub, list(read_texts(sub, "tags", "tag")))
     files = [artifact_of(model.source_id, f) for f in new_files(sub, text(fields, "artifact_location"), paths)]
     files += [whole_of(model.source_id, f) for f in wholes + more]
-    told = sub.cursor.get("fields", "status")
     model = replace(
         model,
         name=text(fields, "name"),
         model_type=text(fields, "model_type"),
-        create=new,
+        create=stage.new,
         params=tuple(params),
         tags=tuple(tags),
-        status=status if status in FINAL and status != told else None,
+        status=stage.status,
     )
     return model, files

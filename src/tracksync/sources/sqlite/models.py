@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tracksync.loggedmodel import FINAL, INPUT, OUTPUT, LoggedModel, item
+from tracksync.loggedmodel import INPUT, OUTPUT, LoggedModel, item
 from tracksync.model import Cursor, FileItem
 from tracksync.sources.artifacts import new_artifacts
-from tracksync.sources.models import STATUSES, ModelLooks, artifact_of, cursors_of, whole_of
+from tracksync.sources.models import ModelLooks, artifact_of, cursors_of, stage_of, take_over, whole_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import Seen, reading
 from tracksync.sources.sqlite import artifacts
@@ -45,8 +45,7 @@ class Reading:
             if model is not None and row is not None:
                 measured = new_model_metrics(self.database, seen.run.source_id, cursor, name, found.measured)
                 model = replace(model, metrics=tuple(measured))
-            seen.waiting += sub.waiting
-            seen.refused.update({f"model:{name}/{what}": reason for what, reason in sub.refused.items()})
+            take_over(seen, sub, name)
             if model is not None and not model.empty:
                 models.append(model)
         return models, files
@@ -55,12 +54,11 @@ class Reading:
         self, sub: Seen, model: LoggedModel, row: ModelRow, found: ModelRows, files: list[FileItem]
     ) -> LoggedModel | None:
         """A model of the run's own, adding its files; None while it is being made, or when it was deleted before."""
-        name, new = model.source_id, sub.cursor.get("fields", "created") is None
-        status = STATUSES.get(row.status, "PENDING")
-        if new and (row.stage == "deleted" or (status not in FINAL and not sub.ended)):
+        name, stage = model.source_id, stage_of(sub, row.status, row.stage)
+        if stage is None:
             return None
         params, wholes = new_params(sub, found.params.get(name, ()), self.scratch, _nothing)
-        if new and sub.waiting:  # they go with the create, once
+        if stage.new and sub.waiting:  # they go with the create, once
             return None
         tags, more = new_tags(sub, found.tags.get(name, ()), self.scratch, _nothing)
         files += (artifact_of(name, file) for file in self._files(sub, name, row.artifact_location))
@@ -69,10 +67,10 @@ class Reading:
             model,
             name=row.name,
             model_type=row.model_type,
-            create=new,
+            create=stage.new,
             params=tuple(params),
             tags=tuple(tags),
-            status=status if status in FINAL and status != sub.cursor.get("fields", "status") else None,
+            status=stage.status,
         )
 
     def _files(self, sub: Seen, name: str, location: str) -> list[FileItem]:
