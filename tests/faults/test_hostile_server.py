@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +9,7 @@ from hostile import MEMORY, Sentry, is_plain, run
 from mlflow import MlflowClient
 
 import tracksync
+from answering import answering
 from rawstore import RawStore, points
 from tracksync.cli import main
 from tracksync.config import Settings
@@ -29,33 +27,9 @@ def store(tmp_path, experiment_name):
     return store
 
 
-@contextmanager
 def thief():
     """A server that takes whatever it is sent; gives its address, and the requests."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def take(self):
-            seen.append((self.path, dict(self.headers)))
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        do_GET = do_PUT = do_POST = take  # noqa: N815 - the names that http.server calls
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}", seen
-        finally:
-            server.shutdown()
-            thread.join()
+    return answering(lambda _: (200, {}, b"{}"))
 
 
 @pytest.mark.parametrize(
@@ -69,8 +43,8 @@ def test_artifacts_go_nowhere_else(store, server, proxy, tmp_path, monkeypatch, 
     (local / "mine").write_text("x")
     client = MlflowClient(server.url)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the-token")
-    with thief() as (host, seen):
-        forged = uri.replace("THIEF", host).replace("LOCAL", str(local))
+    with thief() as (url, seen):
+        forged = uri.replace("THIEF", url.removeprefix("http://")).replace("LOCAL", str(local))
         real = client.create_run(client.create_experiment(f"{experiment_name} real")).to_dictionary()
         # the server itself refuses some of these: so the answer is changed on its way
         info = {**real["info"], "artifact_uri": forged, "start_time": 1, "status": "RUNNING"}
@@ -94,13 +68,13 @@ def test_artifacts_go_nowhere_else(store, server, proxy, tmp_path, monkeypatch, 
 def test_an_experiment_made_by_somebody_else_takes_no_token_away(store, server_old, monkeypatch, experiment_name):
     """MLflow 3.17 allows no such location; older servers take it."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the-token")
-    with thief() as (host, seen):
-        MlflowClient(server_old.url).create_experiment(experiment_name, artifact_location=f"http://{host}/x")
+    with thief() as (url, seen):
+        MlflowClient(server_old.url).create_experiment(experiment_name, artifact_location=f"{url}/x")
         report = tracksync.push(store.root, settings=Settings(to=server_old.url, settle=0.0))
     assert seen == []
     (outcome,) = report.runs
     assert (report.exit_code, outcome.state, outcome.points) == (5, State.HELD, 3)
-    assert f"are to go by way of 'http://{host}/x" in outcome.notes[0]
+    assert f"are to go by way of '{url}/x" in outcome.notes[0]
     there = MlflowClient(server_old.url).get_run(outcome.run_id)
     assert (there.info.status, there.data.tags["tracksync.incomplete"]) == ("FINISHED", "1")
 

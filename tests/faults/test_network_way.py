@@ -2,13 +2,13 @@
 
 import select
 import socket
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
 
+from answering import serving
 from certificate import make_certificate
 from oracle import assert_equal
 from servers import free_port
@@ -111,13 +111,8 @@ def forward_proxy():
 
         do_GET = do_POST = do_PUT = pass_on  # noqa: N815 - the names that http.server calls
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
-        proxy.daemon_threads = True
-        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{proxy.server_port}", seen
-        proxy.shutdown()
-        thread.join(10)
+    with serving(Handler) as url:
+        yield url, seen
 
 
 def pump(one, other):

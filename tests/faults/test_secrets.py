@@ -5,14 +5,12 @@ import os
 import stat
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from answering import answering
 from rawstore import RawStore, points, write
 from servers import free_port
 from tracksync.cli import main
@@ -20,37 +18,6 @@ from tracksync.cli import main
 SECRET = "s3cr3t-Pa55+word"
 BASIC = base64.b64encode(f"alice:{SECRET}".encode()).decode()
 WAYS = ["token variable", "password variables", "address", "address variable", "address in config.toml", "token file"]
-
-
-@contextmanager
-def answering(answer):
-    """A server whose every answer is `answer(handler)`: (status, headers, body); gives its address and its requests."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def reply(self):
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            seen.append((self.path, dict(self.headers)))
-            status, headers, body = answer(self)
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = reply  # noqa: N815 - the names that http.server calls
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", seen
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def echo(handler):

@@ -1,18 +1,17 @@
 """Bad input, and what it gets: one clear line with a hint, the other runs delivered, nothing lost, no traceback."""
 
-import contextlib
 import json
 import os
 import shutil
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from answering import answering, serving
 from rawstore import RUNNING, START, RawStore, points, write
 from rights import without_root
 from tracksync import push
@@ -51,36 +50,9 @@ def refused(code, *arguments):
     return error
 
 
-@contextlib.contextmanager
-def answering(handler):
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def page(status, body, headers=()):
-    """A handler that answers everything with one page."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(status)
-            for name, value in (("Content-Type", "text/html"), ("Content-Length", str(len(body))), *headers):
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
-
-        def log_message(self, *_):
-            pass
-
-    return Handler
+def page(status, body, headers=None):
+    """A server that answers everything with one page."""
+    return answering(lambda _: (status, {"Content-Type": "text/html", **(headers or {})}, body))
 
 
 def pushed(store, server, **settings):
@@ -137,13 +109,13 @@ def test_a_tracking_uri_that_is_the_offline_store_is_no_destination(store, exper
 
 def test_a_web_server_that_is_no_mlflow_server(store, experiment_name):
     store.run(experiment_name)
-    with answering(type("Files", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})) as url:
+    with serving(type("Files", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})) as url:
         assert url in refused(3, "push", "--to", url, "--server-wait", "2s", store.root)
 
 
 def test_a_login_page_with_status_200_is_no_mlflow_server(store, experiment_name):
     store.run(experiment_name)
-    with answering(page(200, b"<html><title>Log in</title></html>")) as url:
+    with page(200, b"<html><title>Log in</title></html>") as (url, _):
         assert url in refused(3, "push", "--to", url, "--server-wait", "2s", store.root)
 
 
@@ -167,7 +139,7 @@ def test_a_server_that_is_down_is_waited_for_and_then_75(store, experiment_name)
 def test_wrong_credentials_end_with_a_hint_and_are_shown_nowhere(store, experiment_name, monkeypatch, state_dir, how):
     store.run(experiment_name)
     options = []
-    with answering(page(401, b"You are not authenticated", [("WWW-Authenticate", 'Basic realm="mlflow"')])) as url:
+    with page(401, b"You are not authenticated", {"WWW-Authenticate": 'Basic realm="mlflow"'}) as (url, _):
         if how == "variables":
             monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "alice")
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
+
+from answering import answering
 
 
 @pytest.fixture
@@ -39,37 +38,6 @@ def store(tmp_path, experiment_name):
         client.log_text(run, "hello", "note.txt")
         client.set_terminated(run)
     return tmp_path / "mlruns"
-
-
-@contextmanager
-def answering(status, body=b"no", kind="text/plain"):
-    """An HTTP server that gives one answer to everything; gives its URL and the Authorization headers it got."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            seen.append(self.headers.get("Authorization"))
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = answer  # noqa: N815 -- names that http.server asks for
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def one_line(error):
@@ -170,7 +138,7 @@ def test_a_server_that_is_down(tracksync, store):
 
 
 def test_what_is_not_an_mlflow_server(tracksync, store):
-    with answering(200, b"<html>hello</html>", "text/html") as (url, _):
+    with answering(lambda _: (200, {"Content-Type": "text/html"}, b"<html>hello</html>")) as (url, _):
         code, _, err = tracksync("push", "--to", url, store)
     assert code == 3
     assert url in one_line(err)
@@ -181,10 +149,10 @@ def test_wrong_credentials_and_the_token_is_sent_but_never_shown(tracksync, stor
     token = tmp_path / "token"
     token.write_text("very-secret")
     token.chmod(0o600)
-    with answering(401, b"who are you?") as (url, seen):
+    with answering(lambda _: (401, {"Content-Type": "text/plain"}, b"who are you?")) as (url, seen):
         code, out, err = tracksync("-v", "push", "--token-file", token, "--to", url, store)
     assert code == 3
-    assert set(seen) == {"Bearer very-secret"}
+    assert {headers["Authorization"] for _, headers in seen} == {"Bearer very-secret"}
     assert "very-secret" not in out + err
     assert err.splitlines()[-1].startswith("tracksync: ")
 

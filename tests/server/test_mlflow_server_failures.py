@@ -4,13 +4,12 @@ import datetime
 import io
 import itertools
 import ssl
-import threading
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import requests
 
+from answering import answering
 from certificate import make_certificate
 from servers import MlflowServerProcess, free_port, require_mlflow
 from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError, UnreachableError
@@ -18,6 +17,8 @@ from tracksync.mlflow_server import MlflowServer
 from tracksync.mlflow_server.answer import parse_retry_after
 from tracksync.mlflow_server.reply import one_line, parse, refusal
 from tracksync.model import Point
+
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -212,14 +213,14 @@ def test_the_token_is_asked_for_every_request_and_wins(server, behind, monkeypat
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    seen = []
-    with answering(lambda handler: seen.append(handler.headers["Authorization"]) or (200, {}, b"{}")) as address:
+    with answering(lambda _: (200, JSON, b"{}")) as (address, seen):
         tokens = iter(["one", "two"])
         destination = once(address, token=lambda: next(tokens))
         destination.delete_run("x")
         destination.delete_run("x")
         once(address.replace("//", "//ann:p%40ss@")).delete_run("x")
-    assert seen == ["Bearer one", "Bearer two", requests.auth._basic_auth_str("ann", "p@ss")]
+    basic = requests.auth._basic_auth_str("ann", "p@ss")
+    assert [headers["Authorization"] for _, headers in seen] == ["Bearer one", "Bearer two", basic]
 
 
 def test_a_login_page_is_no_server(behind, proxy):
@@ -243,7 +244,7 @@ def test_json_of_another_shape_is_no_server(behind, proxy, body):
 
 def test_a_web_server_that_knows_no_mlflow_is_no_server():
     with (
-        answering(lambda _: (404, {}, b"<html><title>404</title></html>")) as address,
+        answering(lambda _: (404, JSON, b"<html><title>404</title></html>")) as (address, _),
         pytest.raises(ConfigError, match="not an MLflow tracking server"),
     ):
         once(address).probe()
@@ -252,11 +253,11 @@ def test_a_web_server_that_knows_no_mlflow_is_no_server():
 def test_a_redirect_that_would_lose_a_write_is_an_error_and_names_the_place(server, behind):
     _, run = behind
     with (
-        answering(lambda h: (301, {"Location": f"{server.url}{h.path}"}, b"")) as address,
+        answering(lambda h: (301, {"Location": f"{server.url}{h.path}"}, b"")) as (address, _),
         pytest.raises(ConfigError, match=f"redirects to {server.url}"),
     ):
         once(address).set_tags(run.run_id, [("a", "1")])
-    with answering(lambda h: (308, {"Location": f"{server.url}{h.path}"}, b"")) as address:
+    with answering(lambda h: (308, {"Location": f"{server.url}{h.path}"}, b"")) as (address, _):
         once(address).set_tags(run.run_id, [("a", "2")])
     assert once(server.url).get_run(run.run_id).tags["a"] == "2"
 
@@ -330,8 +331,8 @@ def tls_server(tmp_path):
     certificate, key = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with answering(lambda _: (200, {}, b"{}"), context) as address:
-        yield address.replace("http://", "https://"), certificate
+    with answering(lambda _: (200, JSON, b"{}"), context) as (address, _):
+        yield address, certificate
 
 
 def test_a_certificate_that_nobody_vouches_for_stops(tls_server, monkeypatch):
@@ -402,41 +403,3 @@ def test_an_older_error_at_hand_does_not_change_the_meaning(behind, proxy):
     except UnreachableError:
         with pytest.raises(UncertainError):  # and not: nothing was sent, the host has no name
             writes_of(destination, run)["metrics"]()
-
-
-# -- helpers
-
-
-class answering:  # noqa: N801 - reads as a verb
-    """A web server that answers every request with `answer(handler)`: status, headers, body; yields its address."""
-
-    def __init__(self, answer, tls=None):
-        class Handler(BaseHTTPRequestHandler):
-            def handle_any(self):
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, headers, body = answer(self)
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", "Content-Length": len(body), **headers}.items():
-                    self.send_header(name, str(value))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the names that http.server calls
-
-            def log_message(self, *_):
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_: None
-        if tls:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(10)
