@@ -8,6 +8,20 @@ import uuid
 from writer import RunWriter, Writer
 
 
+def family(root, ended, points):
+    """A template of a store: a run and its children, all of which have ended, and one that goes on."""
+    store = Writer(root)
+    for number in range(ended):
+        run = store.run("an experiment of the template", name=f"run {number}", parent=store.runs[0] if number else None)
+        run.param("seed", number)
+        run.many("loss", points)
+        run.file("a.txt", b"text of %d" % number)
+        run.end()
+    live = store.run("an experiment of the template", name="live")
+    live.many("loss", 20)
+    return store
+
+
 class Copy(Writer):
     """A store with the runs of another one under ids of their own, in experiments of their own.
 

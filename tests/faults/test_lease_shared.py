@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from copies import Copy
+from copies import Copy, family
 
 import tracksync
 from oracle import assert_equal, client_of, counterpart, differences
@@ -14,7 +14,6 @@ from tracksync.config import Settings
 from tracksync.lease import Leases
 from tracksync.ledger import Ledger, State
 from waiting import until
-from writer import Writer
 
 #: A tracksync whose leases are short, so that a dead host is noticed while a test waits; `lie` makes every attempt
 #: to lock succeed, as on a file system that grants a lock to all who ask.
@@ -33,16 +32,7 @@ main(arguments)
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    store = Writer(tmp_path_factory.mktemp("template") / "mlruns")
-    for number in range(6):
-        run = store.run("an experiment of the template", name=f"run {number}", parent=store.runs[0] if number else None)
-        run.param("seed", number)
-        run.many("loss", 1500)
-        run.file("a.txt", b"text of %d" % number)
-        run.end()
-    live = store.run("an experiment of the template", name="live")
-    live.many("loss", 20)
-    return store
+    return family(tmp_path_factory.mktemp("template") / "mlruns", ended=6, points=1500)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from copies import Copy
+from copies import Copy, family
 
 import tracksync
 from oracle import assert_equal, differences, found
@@ -16,21 +16,11 @@ from tracksync.config import Settings
 from tracksync.ledger import Ledger
 from waiting import until
 from watching import watching
-from writer import Writer
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    store = Writer(tmp_path_factory.mktemp("template") / "mlruns")
-    for number in range(4):
-        run = store.run("an experiment of the template", name=f"run {number}", parent=store.runs[0] if number else None)
-        run.param("seed", number)
-        run.many("loss", 50)
-        run.file("a.txt", b"text of %d" % number)
-        run.end()
-    live = store.run("an experiment of the template", name="live")
-    live.many("loss", 20)
-    return store
+    return family(tmp_path_factory.mktemp("template") / "mlruns", ended=4, points=50)
 
 
 @pytest.fixture
