@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 from filestore_make import Clock, deliver
+from sqlite_make import KIND, read, ref
 
 from rights import without_rights
 from sqlitestore import Database
@@ -19,7 +20,6 @@ from tracksync.model import AllSettled, Cursor, RunRef, Store
 from tracksync.sources.sqlite import SqliteSource, database, snapshot
 from waiting import until
 
-KIND = "mlflow-sqlite"
 #: Adds rows until some are in the file and the rest in the journal or the log, then dies.
 KILLED = """
 import os, signal, sqlite3, sys
@@ -55,14 +55,9 @@ def source():
     return source
 
 
-def ref(run):
-    root = run.store.path
-    return RunRef(Store(KIND, root), run.id, root / run.id)
-
-
 def steps(source, run):
     """How many points each key has."""
-    got = deliver(source.read(ref(run), Cursor(), AllSettled()), Cursor())
+    got = deliver(read(source, run), Cursor())
     return {key: len(found) for key, found in got.items()}
 
 
@@ -195,7 +190,7 @@ class TestDamage:
         whole = run.store.path.read_bytes()
         run.store.path.write_bytes(whole[: int(len(whole) * keep)])
         with pytest.raises(NotSettledError, match="damaged, or being copied"):
-            source.read(ref(run), Cursor(), AllSettled())
+            read(source, run)
         with pytest.raises(NotSettledError):
             list(source.discover(Store(KIND, run.store.path)))
         torn = source.stamp(ref(run))
@@ -207,25 +202,25 @@ class TestDamage:
     def test_no_database_at_all(self, run, source):
         run.store.path.write_bytes(b"no database " * 1000)
         with pytest.raises(NotSettledError, match="not a database"):
-            source.read(ref(run), Cursor(), AllSettled())
+            read(source, run)
         assert list(source.find(run.store.path.with_name("x.db"))) == []
 
     def test_it_vanishes(self, run, source):
         assert source.stamp(ref(run)) is not None
         run.store.path.unlink()
         with pytest.raises(GoneError):
-            source.read(ref(run), Cursor(), AllSettled())
+            read(source, run)
         until(lambda: source.stamp(ref(run)) is None)
 
     def test_a_link_is_not_followed(self, run, source):
         run.store.path.rename(run.store.path.with_name("elsewhere.db"))
         run.store.path.symlink_to("elsewhere.db")
         with pytest.raises(HeldError, match="a link or special file"):
-            source.read(ref(run), Cursor(), AllSettled())
+            read(source, run)
 
     def test_one_that_may_not_be_read(self, run, source):
         with without_rights(run.store.path), pytest.raises(HeldError, match="may not be read"):
-            source.read(ref(run), Cursor(), AllSettled())
+            read(source, run)
 
     @pytest.mark.parametrize(
         ("statement", "missing"),
@@ -234,7 +229,7 @@ class TestDamage:
     def test_a_column_that_is_needed_is_named(self, run, source, statement, missing):
         run.store.script(statement)
         for look in (
-            lambda: source.read(ref(run), Cursor(), AllSettled()),
+            lambda: read(source, run),
             lambda: list(source.discover(ref(run).store)),
         ):
             with pytest.raises(NotSettledError, match=f"has no {missing}") as caught:
@@ -251,7 +246,7 @@ class TestDamage:
     def test_a_view_is_no_table(self, run, source):
         run.store.script("ALTER TABLE params RENAME TO kept; CREATE VIEW params AS SELECT * FROM kept")
         with pytest.raises(NotSettledError, match="has no table params"):
-            source.read(ref(run), Cursor(), AllSettled())
+            read(source, run)
 
 
 class TestWriters:
@@ -266,7 +261,7 @@ class TestWriters:
         ) as writer:
             writer.stdout.readline()
             with pytest.raises(NotSettledError, match="locked by its writer"):
-                source.read(ref(run), Cursor(), AllSettled())
+                read(source, run)
             writer.kill()
         assert steps(source, run) == {"loss": 2}
 
@@ -274,9 +269,9 @@ class TestWriters:
         with closing(sqlite3.connect(run.store.path, isolation_level=None, timeout=0)) as writer:
             writer.execute("BEGIN IMMEDIATE")
             writer.execute("UPDATE runs SET name = 'not committed'")
-            assert source.read(ref(run), Cursor(), AllSettled()).header.name == "a run"
+            assert read(source, run).header.name == "a run"
             writer.execute("COMMIT")
-        assert source.read(ref(run), Cursor(), AllSettled()).header.name == "not committed"
+        assert read(source, run).header.name == "not committed"
 
     def test_many_threads_read_one_database(self, run, source):
         failures = []

@@ -7,14 +7,13 @@ from contextlib import closing
 
 import pytest
 from filestore_make import experiment_yaml, make_run, write
+from sqlite_make import KIND, read, ref
 
 from sqlitestore import VERSIONS, Database, sample
-from tracksync.model import AllSettled, Cursor, RunRef, Store
+from tracksync.model import Store
 from tracksync.sources import load_sources, searching
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.sqlite import SqliteSource, listing, rows
-
-KIND = "mlflow-sqlite"
 
 
 @pytest.fixture
@@ -29,15 +28,6 @@ def store(tmp_path):
 
 def roots(source, path):
     return [found.root for found in source.find(path)]
-
-
-def ref(run):
-    root = run.store.path
-    return RunRef(Store(KIND, root), run.id, root / run.id)
-
-
-def read(source, run):
-    return source.read(ref(run), Cursor(), AllSettled())
 
 
 class TestFind:

@@ -4,17 +4,17 @@ import math
 
 import pytest
 from filestore_make import Clock
+from sqlite_make import KIND, read
 
 from sqlitestore import START, VERSIONS, Database, models_of, sample
 from tracksync import reconcile
 from tracksync.errors import NotSettledError
 from tracksync.loggedmodel import METRIC, item
-from tracksync.model import AllSettled, Cursor, Looks, RunRef, Store
+from tracksync.model import AllSettled, Cursor, Looks, Store
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.sqlite import SqliteSource, modelindex, modelrows, modeltails
 from tracksync.sources.sqlite.database import Database as DatabaseFile
 
-KIND = "mlflow-sqlite"
 WITH_MODELS = [version for version in VERSIONS if version >= "3"]
 
 
@@ -26,14 +26,6 @@ def store(tmp_path):
 @pytest.fixture
 def source():
     return SqliteSource()
-
-
-def ref(run):
-    return RunRef(Store(KIND, run.store.path), run.id, run.store.path / run.id)
-
-
-def read(source, run, cursor=None, looks=None):
-    return source.read(ref(run), cursor or Cursor(), looks or AllSettled())
 
 
 def by_name(source, path):

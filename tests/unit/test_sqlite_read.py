@@ -9,13 +9,12 @@ import time
 
 import pytest
 from filestore_make import Clock, deliver
+from sqlite_make import KIND, read, ref
 
 from sqlitestore import START, VERSIONS, Database, sample
 from tracksync.errors import GoneError, HeldError, NotSettledError
-from tracksync.model import AllSettled, Cursor, Looks, RunRef, RunStatus, Store
+from tracksync.model import AllSettled, Cursor, Looks, RunStatus, Store
 from tracksync.sources.sqlite import SqliteSource, points, scan, tails
-
-KIND = "mlflow-sqlite"
 
 
 @pytest.fixture
@@ -26,15 +25,6 @@ def store(tmp_path):
 @pytest.fixture
 def source():
     return SqliteSource()
-
-
-def ref(run):
-    root = run.store.path
-    return RunRef(Store(KIND, root), run.id, root / run.id)
-
-
-def read(source, run, cursor=None, looks=None):
-    return source.read(ref(run), cursor or Cursor(), looks or AllSettled())
 
 
 def values(got):
