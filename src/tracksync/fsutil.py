@@ -223,12 +223,12 @@ def modes_below(directory: Path) -> tuple[int, int]:
 def make_directory(path: Path, mode: int) -> None:
     """Make a directory, and its parents, with ``mode`` whatever the umask; existing ones keep theirs."""
     try:
-        path.mkdir(mode)
+        try:
+            path.mkdir(mode)
+        except FileNotFoundError:
+            make_directory(path.parent, mode)
+            path.mkdir(mode)  # below /proc this fails as before
     except FileExistsError:
-        return
-    except FileNotFoundError:
-        make_directory(path.parent, mode)
-        make_directory(path, mode)
         return
     made = stat.S_IMODE(path.stat().st_mode)
     if made & 0o777 != mode:

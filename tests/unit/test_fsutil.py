@@ -246,3 +246,8 @@ def test_directories_are_private_unless_a_group_s(tmp_path):
     assert modes_below(tmp_path / "a") == (0o770, 0o640)
     make_directory(tmp_path / "a", 0o700)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o2775  # an existing one keeps its mode
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_and_no_endless_attempt(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        make_directory(tmp_path.joinpath("/proc/no/such/directory"), 0o700)
