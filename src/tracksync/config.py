@@ -57,6 +57,8 @@ class Settings:
     settled_interval: float = 60.0
     #: Seconds between full walks that also find what a settled run's stamp cannot show (``watch``).
     walk_interval: float = 3600.0
+    #: Where ``watch`` looks for notices besides the one in the state directory.
+    spool: Path | None = None
     #: Seconds to wait for a server that does not answer before giving up; None waits for ever.
     server_wait: float | None = 60.0
     #: Seconds to wait for another process that holds runs.

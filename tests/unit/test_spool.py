@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tracksync.errors import ConfigError
-from tracksync.spool import MAX_BYTES, default_spool, done, notify, pending
+from tracksync.spool import MAX_BYTES, Notice, default_spool, done, notify, pending, spools_of
 
 
 @pytest.fixture
@@ -96,6 +96,9 @@ def test_too_many_paths_are_refused_before_anything_is_written(spool):
         good(paths=["/a\0b"]),
         good(created_ms="5"),
         good(job=7),
+        good(work_dir="here"),
+        good(state=1),
+        good(ended_ms="5"),
         b'{"version":1}',
         good(x="y" * MAX_BYTES),
     ],
@@ -174,3 +177,76 @@ def test_many_writers_killed_at_any_time_leave_whole_notices(spool):
 def test_writing_one_needs_no_mlflow():
     script = "import sys, tracksync.spool; sys.exit('mlflow' in sys.modules or 'click' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def dropped(uid=None, code="0:0", work_dir="/home/me"):
+    uid = os.geteuid() if uid is None else uid
+    return f"tracksync-notice 1\nuid={uid}\nexit_code={code}\nwork_dir={work_dir}\nend\n".encode()
+
+
+@pytest.mark.parametrize(
+    "work_dir", ["/home/me", "/a b/'\"$(id)`x`;\\", "/two\nlines\nend\nwork_dir=/x", "/é\x01\t", "/../..", ""]
+)
+def test_what_an_epilog_drops(spool, work_dir):
+    path = drop(spool, dropped(code="1:9", work_dir=work_dir), "123.2.n-1.example", age=100)
+    when = path.stat().st_mtime_ns // 1_000_000
+    where = Path(work_dir) if work_dir else None
+    assert pending(spool) == [
+        Notice(path, (), when, "123", work_dir=where, restart=2, exit_code="1:9", ended_ms=when),
+    ]
+    done(pending(spool)[0])
+    assert names(spool) == []
+
+
+@pytest.mark.parametrize("cut", range(0, len(dropped()) - 1, 7))
+def test_a_drop_that_is_being_written_is_no_notice_yet(spool, cut):
+    drop(spool, dropped()[:cut], "1.0.n1", age=0)
+    assert pending(spool) == []
+    assert names(spool) == ["1.0.n1"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        dropped(work_dir="here"),
+        dropped(work_dir="/a\0b"),
+        b"tracksync-notice 1\nend\n",
+        dropped().replace(b"uid", b"gid"),
+    ],
+)
+def test_a_drop_that_is_wrong_is_set_aside(spool, data, caplog):
+    drop(spool, data, "1.0.n1")
+    assert pending(spool) == []
+    assert names(spool) == ["1.0.n1.damaged"]
+    assert len(caplog.records) == 1
+
+
+def test_drops_for_or_by_somebody_else_are_left_alone(spool):
+    drop(spool, dropped(uid=12345), "1.0.n1")
+    writable = drop(spool, dropped(), "2.0.n1")
+    writable.chmod(0o622)
+    (spool / "3.0.n1").symlink_to(drop(spool.parent, dropped()))
+    drop(spool, dropped(), "4.0.n1;id")
+    before = names(spool)
+    assert pending(spool) == []
+    assert names(spool) == before
+
+
+def test_an_exit_code_that_is_none_is_not_told(spool):
+    drop(spool, dropped(code="; rm"), "1.0.n1")
+    assert pending(spool)[0].exit_code is None
+
+
+def test_only_a_file_that_nobody_else_can_have_written_is_evidence(spool):
+    told = {"job": "7", "state": "FAILED", "exit_code": "1:0", "ended_ms": 99, "restart": 1, "work_dir": "/w"}
+    path = drop(spool, good(**told))
+    (notice,) = pending(spool)
+    assert (notice.state, notice.exit_code, notice.ended_ms) == ("FAILED", "1:0", 99)
+    path.chmod(0o666)
+    (notice,) = pending(spool)
+    assert (notice.state, notice.exit_code, notice.ended_ms) == (None, None, None)
+    assert (notice.job, notice.restart, notice.work_dir) == ("7", 1, Path("/w"))
+
+
+def test_a_spool_may_have_a_directory_for_each_user(spool):
+    assert spools_of(spool) == [spool, spool / str(os.geteuid())]

@@ -23,6 +23,7 @@ KEYS: dict[str, Kind] = {
     "experiment": EXPERIMENT,
     "token-file": Place(),
     "state-dir": Place(),
+    "spool": Place(),
     "since": Duration(unit=True),
     "settle": Duration(),
     "live-max-size": Size(),

@@ -107,6 +107,7 @@ server_wait = _option(
 repair = _option("--repair", text="Send what differs, and nothing else.")
 recreate = _option("--recreate", text="With --repair: make runs anew that are gone from the server.")
 checksums = _option("--checksums", text="Compare artifacts by content, not only by size: fetches every byte.")
+spool = _option("--spool", text="Directory of the notices. [default: spool in the state directory]")
 quiet = _option("-q", "--quiet", text="Print only errors and held runs.")
 as_json = _option("--json", text="Print the result as JSON.")
 once = _option("--once", text="Look at everything once, then exit.")

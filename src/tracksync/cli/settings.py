@@ -23,7 +23,7 @@ from tracksync.errors import ConfigError
 _RENAMED = {"wait": "lease_wait"}
 _PLAIN = (
     "settle", "live_max_size", "deleted", "retry", "restore", "since",
-    "interval", "settled_interval", "server_wait", "wait",
+    "interval", "settled_interval", "server_wait", "wait", "spool",
 )  # fmt: skip
 
 

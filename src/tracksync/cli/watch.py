@@ -32,6 +32,7 @@ Examples:
 @options.interval
 @options.settled_interval
 @options.server_wait
+@options.spool
 @click.pass_context
 def command(
     ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, once: bool, quiet: bool, **_others: object
@@ -39,7 +40,8 @@ def command(
     """Send the runs below each DIR as they are written, until SIGTERM or Ctrl-C.
 
     Runs, experiments and stores that appear later are found. Without DIR, those of the [[store]] tables in
-    config.toml. A first signal finishes what is in flight; a second one stops at once.
+    config.toml. Notices, which `tracksync notify` and Slurm's Epilog write, are answered within a second. A first
+    signal finishes what is in flight; a second one stops at once.
     """
     groups = group_paths(ctx, paths)
     console = Console(quiet=quiet, changes_only=not (once or dry_run))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tracksync import spool
+from tracksync.config import Settings
 from tracksync.drive import KEEPS_REPEATS, RESTORED, run_report
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
@@ -19,6 +20,7 @@ from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report
 from tracksync.sources import Source
 from tracksync.survey import survey
+from tracksync.watcher.notices import Notices
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
 from tracksync.watcher.touched import Touched
@@ -28,6 +30,8 @@ log = logging.getLogger("tracksync")
 
 #: Seconds after which the loop looks up at the latest: for a stop, for notices.
 TICK = 0.5
+#: Seconds between two listings of the runs that notices cause.
+LISTING = 1.0
 #: Runs of which events are taken; with more live at once the scan alone has to do.
 MOST_FOLLOWED = 500
 
@@ -40,14 +44,17 @@ class Watcher:
         self._schedule = Schedule(engine.settings)
         self._stores: dict[Store, set[Path]] = {}
         self._hints = Hints()
-        self._spool = spool.default_spool(engine.settings.state_dir)
+        self._notices = Notices(_spools(engine.settings), engine.sources, self._schedule.runs)
         self._states: dict[str, State] = {}
-        self._asked: dict[spool.Notice, set[str]] = {}
-        #: notices that are done with and lie there still: they name what may not be read, or cannot be removed
-        self._left: set[spool.Notice] = set()
+        #: runs of which something was being written at the last look, or that another process held
+        self._unsettled: set[str] = set()
+        self._elsewhere: set[str] = set()
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
         self._touched = Touched()
         self._find_at = self._list_at = 0.0
+        self._found_at = self._listed_at = -LISTING
+        #: since when notices wait for the runs to be listed
+        self._unlisted: float | None = None
         self._compared = False
         #: passes in a row that a server ended which answers the probe
         self._setbacks = 0
@@ -61,9 +68,9 @@ class Watcher:
             while not stop.is_set():
                 now = time.monotonic()
                 self._scan(now)
-                self._take_notices()
+                self._take_notices(now)
                 self._look(now)
-                self._answer_notices()
+                self._notices.answer(self._delivered)
                 pause = min(TICK, self._schedule.next(time.monotonic()))
                 self._hint(self._hints.wait(pause))
         finally:
@@ -97,10 +104,10 @@ class Watcher:
                 log.warning("%s", error.line)  # the stores that are known stay so
             for store in set(self._stores) - before:
                 self._listener.note(f"following {store.root} ({store.kind})")
-            self._find_at = now + settings.settled_interval
+            self._found_at, self._find_at = now, now + settings.settled_interval
         if now < self._list_at:
             return
-        self._list_at = now + settings.interval
+        self._listed_at, self._list_at = now, now + settings.interval
         unlisted: list[NotSettledError] = []  # their runs stay known, and new ones are found by the next listing
         found = runs_of(self._stores, self._engine.sources, unlisted)
         refs, self._engine.intake.others = unique(found, self._engine.ledger)
@@ -191,6 +198,8 @@ class Watcher:
         source_id = outcome.ref.source_id
         before = self._states.get(source_id)
         self._states[source_id] = outcome.state
+        for noted, true in ((self._unsettled, outcome.again), (self._elsewhere, outcome.busy)):
+            (noted.add if true else noted.discard)(source_id)
         moved = outcome.delivered != Delivered() and outcome.state is not State.SYNCING
         if (outcome.state is not before and outcome.state is not State.SYNCING) or moved:
             if before is None and outcome.delivered == Delivered() and outcome.state in (State.DONE, State.LIVE):
@@ -219,43 +228,38 @@ class Watcher:
         stop = self._engine.parts.stop
         wait_for_server(self._engine.destination, None, stop, self._listener.note, patient=patient)
 
-    def _take_notices(self) -> None:
-        pending = spool.pending(self._spool)
-        self._left.intersection_update(pending)
-        for notice in pending:
-            if notice in self._asked or notice in self._left:
-                continue
-            ids = self._named_by(notice)
-            if ids and ids <= self._schedule.runs.keys():
-                self._asked[notice] = ids
-                self._states.update(dict.fromkeys(ids, State.PENDING))
-                self._schedule.now(ids, time.monotonic())
+    def _take_notices(self, now: float) -> None:
+        """Look now at the runs that somebody asks for, new ones among them."""
+        fresh = self._notices.fresh(now)
+        if fresh and self._unlisted is None:
+            self._unlisted = now
+        if self._unlisted is not None:
+            if self._listed_at <= self._unlisted:
+                if now < self._listed_at + LISTING:
+                    return  # many jobs end at once: their runs are listed together
+                self._list_at = 0.0
+                self._scan(now)
+            self._unlisted = None
+        asked = self._notices.take(now)
+        self._states.update(dict.fromkeys(asked, State.PENDING))
+        self._schedule.now(asked, now)
+        if fresh and self._notices.runless:
+            self._find_at = min(self._find_at, self._found_at + self._engine.settings.interval)
 
-    def _named_by(self, notice: spool.Notice) -> set[str]:
-        """The runs that a notice asks for; none while it names what cannot be read: anybody may write one."""
-        unlisted: list[NotSettledError] = []
-        try:
-            stores = find_stores(filter(exists, notice.paths), self._engine.sources)
-            ids = {ref.source_id for ref in runs_of(stores, self._engine.sources, unlisted)}
-        except NotSettledError:
-            return set()
-        except ConfigError as error:
-            self._left.add(notice)
-            log.warning("notice %s: %s", notice.path, error.line)
-            return set()
-        return set() if unlisted else ids
-
-    def _answer_notices(self) -> None:
-        """Remove the notices whose runs are delivered, or cannot be."""
-        for notice, ids in list(self._asked.items()):
-            if all(self._states.get(source_id) not in (State.PENDING, State.SYNCING) for source_id in ids):
-                spool.done(notice)
-                self._left.add(notice)
-                del self._asked[notice]
+    def _delivered(self, source_id: str, since: float) -> bool:
+        """Whether all that a run held when it was asked for is delivered, or cannot be."""
+        if source_id in self._elsewhere or self._states.get(source_id) in (State.PENDING, State.SYNCING):
+            return False
+        run = self._schedule.runs.get(source_id)
+        if run is None or source_id not in self._unsettled:
+            return True
+        # something of it is always being written: what there was at that time has settled since
+        return time.monotonic() - since > 2 * self._engine.settings.settle_for(run.ref.path) + 1
 
     def _follow(self) -> None:
         """Take events of the places where runs appear, and of the live runs."""
         places = [store.root for store in self._stores] + self._touched.follow(self._stores)
+        places += self._notices.spools
         live = [run.ref for run in self._schedule.runs.values() if run.stamp is None][:MOST_FOLLOWED]
         places += {ref.path.parent for ref in live}
         places += [ref.path / name for ref in live for name in RUN_DIRECTORIES]
@@ -281,3 +285,9 @@ class Watcher:
         if there - self._schedule.runs.keys():
             self._list_at = now
         self._touched.looked(store, now)
+
+
+def _spools(settings: Settings) -> list[Path]:
+    """The default one always: it is where ``push`` asks for runs that are in our hands."""
+    named = [] if settings.spool is None else spool.spools_of(settings.spool)
+    return [spool.default_spool(settings.state_dir), *named]
