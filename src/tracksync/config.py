@@ -50,6 +50,8 @@ class Settings:
     retry: bool = False
     #: Revive runs that were deleted on the server.
     restore: bool = False
+    #: Never ask Slurm whether the job of a run that goes on is over.
+    no_slurm: bool = False
     #: Ignore runs whose last change is older than this many seconds.
     since: float | None = None
     #: Seconds between looks at live runs, and at settled ones (``watch``).

@@ -167,6 +167,7 @@ def _pass(state: _Drive, todo: Sequence[RunRef]) -> list[RunRef]:
         state.report.busy += [str(outcome.ref.path) for outcome in outcomes if outcome.busy]
         again += [ref for outcome in outcomes if not outcome.busy and (ref := state.take(outcome)) is not None]
     state.fruitless = 0
+    engine.parts.jobs.refresh()
     return again
 
 
@@ -241,6 +242,8 @@ def notes(entry: Entry, state: State) -> Iterable[str]:
     if state is State.LIVE and entry.pending_files:
         what = f"{entry.pending_files} items, {entry.pending_bytes:,} bytes of files"
         yield f"not sent yet: {what}: being written, or larger than --live-max-size before the run ends"
+    if entry.job_state is not None and state is not State.REMOVED:
+        yield f"never ended at its source: closed as job {entry.job} has ended ({entry.job_state})"
     if entry.parent is not None and entry.parent_run_id is None and entry.run_id is not None:
         yield f"link pending: its parent {entry.parent} is not on the server yet"
     for model in entry.models_pending:

@@ -36,6 +36,7 @@ from tracksync.lineage import Parents
 from tracksync.locate import batched
 from tracksync.model import Delta, Looks, RunRef
 from tracksync.replay import replay
+from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
 from tracksync.work import Delivered, Outcome, Parts, Work, at_home, now_ms
 
@@ -79,6 +80,7 @@ class Engine:
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
         self.parts = Parts(settings, destination, self.ledger, ArtifactLane(destination), stop, progress)
+        self.parts.jobs = Jobs(off=settings.no_slurm)
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
@@ -246,7 +248,7 @@ class Engine:
         if entry.state is not state:
             entry.state = state
             work.commit(self.parts)
-        return Outcome(work.ref, entry, state, work.delivered, again=bool(delta.waiting))
+        return Outcome(work.ref, entry, state, work.delivered, again=bool(delta.waiting) or work.closing)
 
     def _hold(self, work: Work, error: TracksyncError) -> Outcome:
         """Hold a run: recorded with reason and hint, and when it is tried again."""

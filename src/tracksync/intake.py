@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tracksync import tags
+from tracksync import ended, tags
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.experimenttags import ExperimentTags
 from tracksync.fsutil import owner_of
@@ -15,6 +15,7 @@ from tracksync.ledger import Entry, State
 from tracksync.lineage import Parents
 from tracksync.model import Delta, RunHeader, RunRef
 from tracksync.replay import anything, collect_files, sendable
+from tracksync.slurm.commands import Job
 from tracksync.work import Outcome, Parts, Work, at_home
 
 
@@ -48,7 +49,9 @@ class Intake:
         if delta.header.deleted and not self._parts.settings.deleted:
             return None
         if work.entry.state in (State.DONE, State.LIVE) and not self._due(work, delta):
-            return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=bool(delta.waiting))
+            return Outcome(
+                work.ref, work.entry, work.entry.state, work.delivered, again=bool(delta.waiting) or work.closing
+            )
         if not self._leases.acquire(work.ref.source_id):
             return Outcome(work.ref, work.entry, work.entry.state, work.delivered, busy=True)
         if not work.taken:
@@ -70,7 +73,9 @@ class Intake:
         """Read the run; None while it is being written at this moment."""
         work.stamp = work.source.stamp(work.ref)
         try:
-            delta = work.source.read(work.ref, work.entry.cursor, work.looks)
+            delta = work.read()
+            if self._ends(work, delta):
+                delta = work.read()
         except NotSettledError as error:
             if work.looks.settled("run", work.stamp):
                 raise HeldError(f"{error}, and stays so", error.hint or "mend the file, or remove the run") from error
@@ -95,6 +100,32 @@ class Intake:
         if not delta.waiting:
             _let_go(entry, delta)
         return delta
+
+    def job(self, work: Work, delta: Delta) -> Job | None:
+        """The job that a run's tags name, if the run goes on by its source's word and the job is over by Slurm's.
+
+        Else the job is asked for before the next look.
+        """
+        entry = work.entry
+        if ended.note_job(entry, delta.tags):
+            ended.void(entry)
+        if entry.job is None or entry.job_state is not None or delta.header.ended:
+            return None
+        return self._parts.jobs.over(entry.job)
+
+    def _ends(self, work: Work, delta: Delta) -> bool:
+        """Whether a run has to be read again because it is proven to have ended, or not to have."""
+        before, job = work.entry.job_state, self.job(work, delta)
+        work.closing = False
+        if job is not None and job != work.outlived:
+            newest = ended.newest(work.source, work.ref)
+            end = ended.proof(work.entry, job, newest)
+            work.outlived = job if ended.outlived(job, newest) else None
+            # Twice: a network file system may show the job's last writes only now.
+            if end is not None and work.looks.settled("job", [*end, newest]):
+                ended.close(work.entry, end)
+            work.closing = end is not None and work.entry.job_state is None
+        return work.entry.job_state != before
 
     def _due(self, work: Work, delta: Delta) -> bool:
         todo = sendable(work, delta, self._parts)

@@ -270,6 +270,8 @@ class Looks:
 
     def __init__(self, settle: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.settle = settle
+        #: whether somebody who knows says that the run is over, although its source does not
+        self.over = False
         self._clock = clock
         self._seen: dict[str, tuple[object, float]] = {}
 

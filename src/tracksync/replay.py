@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from tracksync import binding, lineage, modelsync, tags
+from tracksync import binding, ended, lineage, modelsync, tags
 from tracksync.delivery import ITEM_NAMES, deliver
 from tracksync.errors import HeldError, RefusedError
 from tracksync.fitting import fit
@@ -14,10 +14,12 @@ from tracksync.model import Delta, FileItem, RunStatus
 from tracksync.planner import Batch, Kind, plan
 from tracksync.servercursor import server_cursor
 from tracksync.trust import trust
-from tracksync.work import Parts, Work, now_ms, waits
+from tracksync.work import Delivered, Parts, Work, now_ms, waits
 
 #: Seconds between commits of the ledger while a run is being delivered.
 COMMIT_INTERVAL = 2.0
+#: Milliseconds: what comes after a longer pause than this may be as old as that, and the source is asked when it came.
+CHANGED_WITHIN = 10 * 60 * 1000
 #: Refused items that the ledger names; it counts them all.
 NAMED_REFUSALS = 100
 
@@ -63,7 +65,7 @@ def _last(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether nothing came to a run that has ended while it was sent: what reads FINISHED there must be complete."""
     if not todo.header.ended or todo.empty:
         return True
-    late = work.source.read(work.ref, work.entry.cursor, work.looks)
+    late = work.read()
     return late.header.ended and sendable(work, late, parts).empty
 
 
@@ -108,6 +110,7 @@ def untold(work: Work, todo: Delta, parts: Parts) -> bool:
         or (idle and not entry.clean)
         or told.get("name") != todo.header.name
         or bool(lineage.link(entry))
+        or ended.untold(entry)
         or (idle and (entry.status, told.get("end")) != todo.header.end)
         or (idle and told.get("incomplete", 0) != len(entry.held))
         or entry.state is State.REMOVED
@@ -129,6 +132,9 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
         # A run that reads FINISHED on the server is complete there: while it grows again it is running.
         parts.destination.update_run(work.run_id, status=RunStatus.RUNNING)
         entry.status, told["end"] = None, None
+    if told.get("job") and ended.untold(entry):
+        parts.destination.delete_tag(work.run_id, tags.JOB_STATE)
+        told["job"] = None
     if told.get("name") != header.name:
         parts.destination.update_run(work.run_id, name=header.name)
         told["name"] = header.name
@@ -233,6 +239,9 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
     if text != entry.server_cursor and (header.ended or now - entry.server_cursor_time > parts.tag_interval):
         parts.destination.set_tags(work.run_id, [(tags.CURSOR, text)])
         entry.server_cursor, entry.server_cursor_time = text, now
+    if entry.job_state and ended.untold(entry):
+        parts.destination.set_tags(work.run_id, [(tags.JOB_STATE, entry.job_state)])
+        told["job"] = entry.job_state
     if header.ended and (entry.status, told.get("end")) != delta.header.end:
         if header.status.terminal:
             parts.destination.update_run(work.run_id, status=header.status, end_time=header.end_time)
@@ -242,6 +251,10 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
     if entry.doubles and not work.doubles_tried:
         work.doubles_tried = True
         binding.give_up_doubles(parts.destination, entry)
+    if entry.changed == 0 or now - (entry.last_success or 0) > CHANGED_WITHIN:
+        entry.changed = min(now, ended.newest(work.source, work.ref))
+    elif work.delivered != Delivered():
+        entry.changed = now
     entry.clean, entry.last_success, entry.last_error = True, now, None
     if not entry.held:
         entry.attempts, entry.retry_at = 0, 0

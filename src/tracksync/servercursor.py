@@ -134,6 +134,8 @@ def fields_on_server(remote: RemoteRun, header: RunHeader) -> tuple[str | None, 
         fields["end"] = end
     if tags.SOURCE_PARENT in remote.tags:
         fields["parent"] = "" if tags.PARENT_PENDING in remote.tags else remote.tags.get(tags.PARENT, "")
+    if tags.JOB_STATE in remote.tags:
+        fields["job"] = remote.tags[tags.JOB_STATE]
     if (count := remote.tags.get(tags.INCOMPLETE, "")).isdigit():
         fields["incomplete"] = int(count)
     return status, fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,9 @@ VERSION = 1
 
 #: Held and doubtful items that one run shows in the text; the rest is counted, and ``--json`` has all.
 _SHOWN = 5
+
+#: Milliseconds without a change after which a run that goes on is called stale.
+STALE_AFTER = 24 * 3600 * 1000
 
 #: What needs somebody's attention comes last, nearest to the prompt.
 _ORDER = (State.GONE, State.REMOVED, State.DONE, State.LIVE, State.SYNCING, State.PENDING, State.HELD)
@@ -51,6 +55,14 @@ class RunSummary:
     url: str | None
     #: source id of the parent
     parent: str | None
+    #: the Slurm job that its tags name
+    job: str | None
+    #: state in which that job ended, if this has closed the run although its source calls it running, and when
+    job_state: str | None
+    job_end: str | None
+    #: when the run was changed last at its source, as far as seen; ``stale`` if it goes on and that is long ago
+    changed: str | None
+    stale: bool
     #: ``none``, ``linked``, or ``pending`` while the parent is not on the server
     link: str
     held: tuple[Held, ...]
@@ -142,6 +154,11 @@ def _run(entry: Entry) -> RunSummary:
         run_id=entry.run_id,
         url=entry.url,
         parent=entry.parent,
+        job=entry.job,
+        job_state=entry.job_state,
+        job_end=_iso(entry.job_end) if entry.job_state else None,
+        changed=_iso(entry.changed or None),
+        stale=entry.state is State.LIVE and 0 < entry.changed < time.time() * 1000 - STALE_AFTER,
         link=link,
         held=tuple(Held(item, problem.reason, problem.hint) for item, problem in sorted(entry.held.items())),
         refused=dict(sorted(entry.refused.items())),
@@ -210,6 +227,12 @@ def _notes(run: RunSummary) -> Iterator[str]:
             yield f"last error{_at(run.last_error['time'])}: {run.last_error['reason']}"
             if run.last_error["hint"]:
                 yield f"  hint: {run.last_error['hint']}"
+    if run.stale:
+        yield f"stale: running, says its source, and no change seen since {run.changed}" + (
+            f"; nothing proves that its job {run.job} is over" if run.job else ""
+        )
+    if run.job_state is not None:
+        yield f"never ended at its source: closed as job {run.job} has ended ({run.job_state}, {run.job_end})"
     if run.link == "pending":
         yield f"parent {run.parent} is not on the server yet: delivered without the link"
     if run.refused_count:

@@ -38,6 +38,7 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
             points += sum(n for n, _ in counted)
             files += len(delta.files)
             size += sum(f.size for f in delta.files)
+    engine.parts.jobs.refresh()  # by the time the runs are looked at the answer is there
     return Plan(runs, points, files, size, engine.destination.address, found)
 
 
@@ -46,9 +47,10 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
     for ref in group:
         work = engine.work(ref)
         try:
-            delta = work.source.read(ref, work.entry.cursor, work.looks)
+            delta = work.read()
+            engine.intake.job(work, delta)
             if delta.waiting:  # that will have settled when it is sent
-                delta = work.source.read(ref, work.entry.cursor, AllSettled())
+                delta = work.read(looks=AllSettled())
             else:  # no later look needs this one, and a store may hold more runs than the memory does
                 engine.works.pop(ref.source_id, None)
         except (NotSettledError, HeldError, GoneError):

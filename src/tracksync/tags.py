@@ -25,6 +25,8 @@ CLAIM = "tracksync.claim"
 CURSOR = "tracksync.cursor"
 #: How many items are held back.
 INCOMPLETE = "tracksync.incomplete"
+#: On a run that Slurm's word has closed: the state in which its job ended.
+JOB_STATE = "slurm.job_state"
 #: Params that changed at the source after their first value was delivered.
 PARAM_DRIFT = "tracksync.param_drift"
 #: On a run made twice by accident: the id of the one that is kept.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 
-from tracksync import modelbinding, reconcile, tags
+from tracksync import ended, modelbinding, reconcile, tags
 from tracksync.destination import RemoteRun
 from tracksync.errors import RemovedError
 from tracksync.model import AllSettled, Cursor, Delta, MetricTail
@@ -49,6 +49,10 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         if not (ours or parts.settings.restore):
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
         parts.destination.restore_run(work.run_id)
+    if not delta.header.ended and (end := ended.said(remote)) is not None:
+        # The ledger is new, or another process has closed it; what Slurm said then it has forgotten.
+        ended.close(entry, end)
+        delta = work.read()
     said = remote.tags.get(tags.CURSOR)
     restored = behind(entry.server_cursor, remote)
     # Killed after it had deleted the run as its source did: there nothing can be told again, so only the server's
@@ -93,7 +97,7 @@ def _reopen(work: Work, lacking: Collection[str]) -> Delta:
             cursor.parts["fields"].pop(kind, None)
     if "end" in lacking:
         work.entry.status = None
-    return work.source.read(work.ref, cursor, work.looks)
+    return work.read(cursor)
 
 
 def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricTail:
@@ -120,21 +124,21 @@ def _unsent_exactly(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -
         # What a killed process sent last may still be on its way into the store.
         parts.stop.wait(max(0.0, parts.began + LINGER - time.monotonic()))
         work.remote = remote = parts.destination.get_run(work.run_id)
-    start = work.source.read(work.ref, Cursor(), AllSettled())
+    start = work.read(Cursor(), AllSettled())
     doubtful = {tail.key for tail in delta.metrics}
     tails = [tail for tail in start.metrics if tail.key in doubtful]
     known, odd = reconcile.held_exactly(tails, work.entry.cursor, remote, parts.destination)
     for key in known:
         work.entry.cursor.parts["metrics"].pop(key, None)
     for most in (CHUNK, 1):
-        for tail in work.source.read(work.ref, work.entry.cursor, AllSettled()).metrics:
+        for tail in work.read(looks=AllSettled()).metrics:
             for chunk in tail.chunks(most):
                 if len(chunk.points) > known.get(tail.key, 0):
                     break
                 known[tail.key] = known.get(tail.key, 0) - len(chunk.points)
                 work.entry.cursor.advance([("metrics", tail.key, chunk.mark)])
     work.patchy = bool(odd)
-    rest = work.source.read(work.ref, work.entry.cursor, work.looks)
+    rest = work.read()
     return tuple(odd.get(tail.key, tail) for tail in rest.metrics)
 
 
@@ -145,7 +149,7 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool)
     """
     entry = work.entry
     start = Cursor()
-    delta = work.source.read(work.ref, start, AllSettled())
+    delta = work.read(start, AllSettled())
     told = dict(entry.cursor.parts["fields"])
     whole = reconcile.drain(delta, start)
     entry.cursor = reconcile.rebuild(delta, remote, parts.destination, whole, entry.server_cursor)
@@ -158,4 +162,4 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool)
         # The link is made; if people changed it since, it stays.
         entry.parent_run_id = entry.parent_run_id or linked
         fields["parent"] = entry.parent_run_id
-    return work.source.read(work.ref, entry.cursor, work.looks)
+    return work.read()

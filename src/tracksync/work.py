@@ -7,15 +7,18 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tracksync import ended
 from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import TracksyncError
 from tracksync.ledger import Entry, Ledger, Problem, State
-from tracksync.model import Cursor, Looks, RunRef
+from tracksync.model import Cursor, Delta, Looks, RunRef
 from tracksync.modelport import RemoteModel
+from tracksync.slurm.commands import Job
+from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
 
 #: Bounds of the pause before what is held is tried again, in seconds. The cause may have passed: a database that was
@@ -47,6 +50,8 @@ class Parts:
     began: float = field(default_factory=time.monotonic)
     #: what a person should know once, whichever run shows it, and whether it was said
     remarks: dict[str, bool] = field(default_factory=dict)
+    #: what became of the jobs that runs name
+    jobs: Jobs = field(default_factory=Jobs)
 
     def remark(self, line: str) -> None:
         """Have something said, once."""
@@ -123,6 +128,10 @@ class Work:
     measured: dict[str, set[tuple[str, int, int]]] = field(default_factory=dict)
     #: until when models that the server did not know are not asked for again (monotonic seconds)
     absent: dict[str, float] = field(default_factory=dict)
+    #: whether its job is over, and a second look has to show that the run keeps still
+    closing: bool = False
+    #: an end of its job after which it was changed: no reason to ask all its files again when
+    outlived: Job | None = None
     #: what the server has no room for: item -> reason
     dropped: dict[str, str] = field(default_factory=dict)
     #: when the entry was committed last (monotonic seconds)
@@ -136,6 +145,26 @@ class Work:
         """The run's id on the server; it is bound before it is replayed."""
         assert self.entry.run_id is not None
         return self.entry.run_id
+
+    def read(self, cursor: Cursor | None = None, looks: Looks | None = None) -> Delta:
+        """What the run holds beyond a cursor (its own). A run that Slurm's word has closed reads as ended.
+
+        Raises:
+            NotSettledError, GoneError, HeldError: as the source raises them.
+        """
+        looks = looks or self.looks
+        looks.over = self.entry.job_state is not None
+        delta = self.source.read(self.ref, self.entry.cursor if cursor is None else cursor, looks)
+        if not looks.over:
+            return delta
+        if delta.header.ended:  # the source says it by now
+            ended.void(self.entry)
+            return delta
+        # After the read: what came before this look is in it, and what comes later is in none of it.
+        if ended.stands(self.entry, ended.newest(self.source, self.ref)):
+            return replace(delta, header=ended.closed(self.entry, delta.header))
+        ended.void(self.entry)
+        return self.read(cursor, looks)
 
     def know(self, entry: Entry) -> None:
         """Take over what the ledger knows of the run."""

@@ -67,6 +67,11 @@ def full():
         last_error=Problem("e", "h"),
         last_error_time=9,
         attempts=2,
+        job="12_3",
+        job_cluster="lab",
+        job_state="TIMEOUT",
+        job_end=11,
+        changed=12,
         retry_at=10,
     )
 

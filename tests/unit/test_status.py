@@ -69,6 +69,10 @@ def test_the_json_contract(ledger):
             other_paths=["/o"],
             last_error=Problem("no answer", "wait"),
             last_error_time=1_700_000_001_000,
+            job="12_3",
+            job_state="TIMEOUT",
+            job_end=1_700_000_002_000,
+            changed=1_699_999_999_000,
         ),
         entry(2),
     )
@@ -101,6 +105,11 @@ def test_the_json_contract(ledger):
         "drift": ["lr"],
         "doubles": ["d"],
         "other_paths": ["/o"],
+        "job": "12_3",
+        "job_state": "TIMEOUT",
+        "job_end": "2023-11-14T22:13:22Z",
+        "changed": "2023-11-14T22:13:19Z",
+        "stale": False,
         "last_success": "2023-11-14T22:13:20Z",
         "last_error": {"reason": "no answer", "hint": "wait", "time": "2023-11-14T22:13:21Z"},
     }

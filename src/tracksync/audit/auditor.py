@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tracksync import binding
+from tracksync import binding, ended
 from tracksync.audit.compare import Comparison
 from tracksync.audit.findings import Audit, Difference, Finding
 from tracksync.audit.links import Kin, Links
@@ -70,12 +70,25 @@ class _Auditor:
         if remote is None:
             count_points(delta, finding.here)
             return
+        delta = self._ended(finding.ref, delta, remote, entry)
+        finding.here.status = delta.header.status.value
         finding.run_id, finding.url = remote.run_id, self.engine.destination.run_url(remote)
         Comparison(finding, delta, remote, entry, self.engine.destination).run(checksums=self.checksums)
         finding.notes += [f"left out for good: {item}: {reason}" for item, reason in delta.refused.items()]
         if not remote.deleted:
             parent = None if delta.header.parent == finding.ref.source_id else delta.header.parent
             self.kin.append(Kin(finding, parent, remote))
+
+    def _ended(self, ref: RunRef, delta: Delta, remote: RemoteRun, entry: Entry | None) -> Delta:
+        """The run with the end that Slurm's word has proven, by the ledger or else by the server."""
+        if delta.header.ended:
+            return delta
+        proven = replace(entry) if entry is not None else Entry(source_id=ref.source_id, kind="", store="", path="")
+        if proven.job_state is None and (end := ended.said(remote)) is not None:
+            ended.close(proven, end)
+        if not ended.stands(proven, ended.newest(self.engine.sources[ref.store.kind], ref)):
+            return delta
+        return replace(delta, header=ended.closed(proven, delta.header))
 
     def _counterpart(
         self, finding: Finding, delta: Delta, found: Sequence[RemoteRun], entry: Entry | None

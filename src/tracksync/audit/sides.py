@@ -13,7 +13,7 @@ from tracksync.model import Delta
 #: Where on the server tracksync keeps whole values.
 OWN_FILES = "tracksync/"
 #: Tags that the server sets or that are compared as fields of the run.
-OWN_TAGS = frozenset({tags.PARENT, tags.USER, "mlflow.runName"})
+OWN_TAGS = frozenset({tags.PARENT, tags.USER, "mlflow.runName", tags.JOB_STATE})
 
 
 def count_source(delta: Delta) -> Side:

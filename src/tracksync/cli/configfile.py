@@ -30,6 +30,7 @@ KEYS: dict[str, Kind] = {
     "deleted": Flag(),
     "retry": Flag(),
     "restore": Flag(),
+    "no-slurm": Flag(),
     "dry-run": Flag(),
     "report": Flag(),
     "wait": Duration(),

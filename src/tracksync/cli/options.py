@@ -96,6 +96,7 @@ live_max_size = _option(
 deleted = _option("--deleted", text="Also send runs that are deleted at the source, and delete them on the server.")
 retry = _option("--retry", text="Try held runs again although nothing changed.")
 restore = _option("--restore", text="Revive runs that were deleted on the server.")
+no_slurm = _option("--no-slurm", text="Do not ask Slurm whether the jobs of runs that were never ended are over.")
 dry_run = _option("-n", "--dry-run", text="Say what would be sent, and stop.")
 report = _option("--report", text="At the end compare both sides, and count what each holds: for a migration.")
 wait = _option("--wait", default="10m", text="How long to wait for runs that another process is sending.")
@@ -128,7 +129,8 @@ def combine(*decorators: Decorator) -> Decorator:
 
 #: What ``push`` and ``watch`` have in common.
 sending = combine(
-    to, token_file, experiment, since, settle, path_map, live_max_size, deleted, dry_run, state_dir, config, quiet
+    to, token_file, experiment, since, settle, path_map, live_max_size, deleted, no_slurm,
+    dry_run, state_dir, config, quiet,
 )  # fmt: skip
 #: What ``verify`` has in common with them.
 comparing = combine(to, token_file, experiment, since, settle, deleted, state_dir, config, quiet)

@@ -22,7 +22,7 @@ from tracksync.errors import ConfigError
 #: Options of a command that are fields of Settings under another name.
 _RENAMED = {"wait": "lease_wait"}
 _PLAIN = (
-    "settle", "live_max_size", "deleted", "retry", "restore", "since",
+    "settle", "live_max_size", "deleted", "retry", "restore", "since", "no_slurm",
     "interval", "settled_interval", "server_wait", "wait", "spool",
 )  # fmt: skip
 

@@ -25,11 +25,13 @@ _HEAD = re.compile(
 )
 _VERSION = re.compile(rb'\{"version":([0-9]{1,9}),')
 
-_TEXTS = ("name", "experiment")
-_OPTIONAL_TEXTS = ("claim", "run_id", "experiment_id", "url", "server_cursor", "status", "parent", "parent_run_id")
+_TEXTS = ("name", "experiment", "job_cluster")
+_OPTIONAL_TEXTS = (
+    "claim", "run_id", "experiment_id", "url", "server_cursor", "status", "parent", "parent_run_id", "job", "job_state",
+)  # fmt: skip
 _COUNTS = (
     "server_cursor_time", "refused_count", "points", "files", "bytes",
-    "pending_points", "pending_files", "pending_bytes", "attempts", "retry_at",
+    "pending_points", "pending_files", "pending_bytes", "attempts", "retry_at", "job_end", "changed",
 )  # fmt: skip
 _OPTIONAL_COUNTS = ("last_success", "last_error_time")
 _LISTS = ("doubles", "other_paths", "drift", "models_pending")

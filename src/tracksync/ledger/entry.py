@@ -59,6 +59,14 @@ class Entry:
     #: ``Source.stamp`` when all was delivered and settled; None while it is not.
     stamp: tuple[int, ...] | None = None
     status: str | None = None  # status last delivered
+    #: Job that the run's tags name ("123", "123_4" of an array), and the cluster's name if they tell it.
+    job: str | None = None
+    job_cluster: str = ""
+    #: State in which that job ended, and when, if this has closed a run that its source calls running.
+    job_state: str | None = None
+    job_end: int = 0
+    #: When the run was changed last at its source, as far as known (to about ten minutes).
+    changed: int = 0
     #: Parent's source id; parent_run_id is None while the link is pending.
     parent: str | None = None
     parent_run_id: str | None = None

@@ -71,6 +71,7 @@ class Watcher:
                 self._take_notices(now)
                 self._look(now)
                 self._notices.answer(self._delivered)
+                self._engine.parts.jobs.refresh_soon()
                 pause = min(TICK, self._schedule.next(time.monotonic()))
                 self._hint(self._hints.wait(pause))
         finally:
@@ -124,7 +125,7 @@ class Watcher:
     def _settled_stamp(self, ref: RunRef) -> tuple[int, ...] | None:
         """The stamp with which the ledger says a run has settled, if the run still looks like that."""
         entry = self._engine.ledger.get(ref.source_id)
-        if entry is None or entry.stamp is None or not entry.confirmed:
+        if entry is None or entry.stamp is None or not entry.confirmed or entry.job_state is not None:
             return None
         stamp = self._source(ref.store).stamp(ref)
         return stamp if stamp == tuple(entry.stamp) else None
@@ -166,6 +167,10 @@ class Watcher:
         elif outcome.state is State.REMOVED:
             self._schedule.later(run, now)
         else:
+            if outcome.entry.job_state is not None and outcome.state is State.DONE and not outcome.busy:
+                self._engine.forget(source_id)
+                self._schedule.closed(run, now, (now_ms() - outcome.entry.job_end) / 1000)
+                return
             stamp = self._engine.works[source_id].stamp if self._may_settle(outcome, run.looked) else None
             self._schedule.looked(run, now, outcome.state, stamp, busy=outcome.busy)
             if stamp is not None:
@@ -241,6 +246,8 @@ class Watcher:
                 self._scan(now)
             self._unlisted = None
         asked = self._notices.take(now)
+        if asked:
+            self._engine.parts.jobs.hurry()
         self._states.update(dict.fromkeys(asked, State.PENDING))
         self._schedule.now(asked, now)
         if fresh and self._notices.runless:
@@ -260,7 +267,7 @@ class Watcher:
         """Take events of the places where runs appear, and of the live runs."""
         places = [store.root for store in self._stores] + self._touched.follow(self._stores)
         places += self._notices.spools
-        live = [run.ref for run in self._schedule.runs.values() if run.stamp is None][:MOST_FOLLOWED]
+        live = [run.ref for run in self._schedule.unsettled()[:MOST_FOLLOWED]]
         places += {ref.path.parent for ref in live}
         places += [ref.path / name for ref in live for name in RUN_DIRECTORIES]
         self._hints.follow(filter(os.path.isdir, places))

@@ -14,6 +14,8 @@ from tracksync.model import RunRef
 UPLOADING = 1.0
 #: Events never cause more looks at one run than one in so many seconds.
 HINT_PAUSE = 1.0
+#: A run that kept still for a day after Slurm closed it is looked at once an hour.
+QUIET_SHARE = 24
 #: Seconds at most before a run for which nothing can be done is tried again.
 LATER_MOST = 600.0
 
@@ -28,6 +30,8 @@ class Watched:
     stamp: tuple[int, ...] | None = None
     looked: float = 0.0
     failures: int = 0
+    #: whether Slurm's word has closed it: then no stamp of its own fields shows that it goes on
+    closed: bool = False
 
 
 class Schedule:
@@ -51,13 +55,17 @@ class Schedule:
         ripe.sort(key=lambda run: (run.stamp is not None, run.due))
         yield from ripe
 
+    def unsettled(self) -> list[Watched]:
+        """The runs that have not settled, those first that nobody has closed."""
+        return sorted((run for run in self.runs.values() if run.stamp is None), key=lambda run: run.closed)
+
     def skip(self, run: Watched, now: float) -> None:
         """A settled run looked as before: nothing to do until the next stat."""
         run.due = now + self._jitter(self._settings.settled_interval)
 
     def looked(self, run: Watched, now: float, state: State, stamp: tuple[int, ...] | None, *, busy: bool) -> None:
         """Set the next look by what the last one found; ``stamp`` is None while the run has not settled."""
-        run.looked, run.stamp, run.failures = now, stamp, 0
+        run.looked, run.stamp, run.failures, run.closed = now, stamp, 0, False
         if now >= run.walk:
             run.walk = now + self._jitter(self._settings.walk_interval)
         if state is State.SYNCING and not busy:
@@ -66,6 +74,15 @@ class Schedule:
             run.due = now + self._jitter(self._settings.settled_interval)
         else:
             run.due = now + self._settings.interval
+
+    def closed(self, run: Watched, now: float, quiet: float) -> None:
+        """A run that Slurm's word has closed kept still for ``quiet`` seconds: the longer, the less likely it goes on.
+
+        A look reads all of it, and of such runs there may be thousands.
+        """
+        self.looked(run, now, State.DONE, None, busy=False)
+        pause = max(self._settings.settled_interval, min(self._settings.walk_interval, quiet / QUIET_SHARE))
+        run.due, run.closed = now + self._jitter(pause), True
 
     def later(self, run: Watched, now: float) -> None:
         """Nothing can be done for this run (no answer for it, removed on the server): leave it alone ever longer."""

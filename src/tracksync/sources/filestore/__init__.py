@@ -72,7 +72,7 @@ class FileStoreSource:
         """Look at a run; see Source.read."""
         # First of all: if this says that the run has ended, what is read afterwards is complete.
         fields, stamp = self._run_meta(run, looks)
-        look = Look(run, cursor, looks, ended=fields.status.terminal)
+        look = Look(run, cursor, looks, ended=fields.status.terminal or looks.over)
         texts = list(read_texts(look, "tags", "tag"))
         header = self._header(look, fields, texts)
         tags, tag_files = new_tags(look, texts)

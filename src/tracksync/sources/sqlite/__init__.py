@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tracksync.config import SETTLE_LOCAL, SETTLE_NETWORK
 from tracksync.errors import GoneError, HeldError, NotSettledError, TracksyncError
-from tracksync.fsutil import login_of
+from tracksync.fsutil import login_of, walk_regular
 from tracksync.model import Cursor, Delta, FileItem, Looks, RunHeader, RunRef, Store, Tally
 from tracksync.mounts import is_local
 from tracksync.sources.artifacts import new_artifacts
@@ -99,9 +99,14 @@ class SqliteSource:
         return None if found is None else (found,)
 
     def newest(self, run: RunRef) -> int:
-        """When the run was changed last, as far as its rows tell; see Source.newest."""
+        """When the run was changed last, as far as its rows and its artifacts tell; see Source.newest."""
         with self._of(run.store).database.look() as connection:
-            return rows.newest(connection, run.source_id)
+            row, newest = rows.run_row(connection, run.source_id), rows.newest(connection, run.source_id)
+        if row is None:
+            return 0
+        root = artifacts.find(row.artifact_uri, run.store.root, row.run_id, self.path_map).directory
+        files = walk_regular(root) if root is not None else ()
+        return max(newest, *(status.st_mtime_ns // 1_000_000 for _, status in files if status is not None), 0)
 
     def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
         """Look at a run; see Source.read."""
@@ -119,7 +124,7 @@ class SqliteSource:
             experiment_tags = modelrows.experiment_tags(connection, row.experiment_id)
             scan.work(connection)
         status = row.run_status(run.store.root)
-        seen = Seen(run, cursor, looks, ended=status.terminal)
+        seen = Seen(run, cursor, looks, ended=status.terminal or looks.over)
         header = _header(seen, row, tags, experiment_tags)
         files, taken = self._files(seen, row)
         tag_items, tag_files = new_tags(seen, tags, self._scratch, taken)
