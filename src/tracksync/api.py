@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from tracksync.audit.auditor import verify as compare
@@ -17,9 +17,9 @@ from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_othe
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
-from tracksync.locate import changed_since, require_stores, runs_of, to_path, unique
+from tracksync.locate import changed_since, listed, require_stores, to_path, unique
 from tracksync.mlflow_server import MlflowServer
-from tracksync.model import RunRef, Store
+from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.sources import load_sources
@@ -48,8 +48,9 @@ class Silent:
 
 
 def push(
-    paths: Iterable[Path | str] | Path | str,
+    paths: Iterable[Path | str] | Path | str = (),
     *,
+    runs: Iterable[RunRef] = (),
     to: str | None = None,
     token: Callable[[], str] | None = None,
     experiment: str | None = None,
@@ -62,6 +63,7 @@ def push(
 
     Args:
         paths: one or more run directories, experiment directories or whole stores.
+        runs: runs that are known already, as a manifest lists them; one that is gone is named in ``Report.runs``.
         to: URL of the server; overrides ``settings``.
         token: returns the current bearer token; without it MLflow's own variables and plug-ins decide.
         experiment: template of the experiment's name, e.g. ``"{user}/{experiment}"``.
@@ -89,7 +91,7 @@ def push(
     if isinstance(paths, str | Path):
         paths = [paths]
     with _engine(settings, threading.Event(), listener) as engine:
-        refs, result = _once(engine, [to_path(path) for path in paths], listener, dry_run=dry_run)
+        refs, result = _once(engine, [to_path(path) for path in paths], runs, listener, dry_run=dry_run)
         wait_for_others(engine, refs, result, listener)
         if report and not dry_run:
             result.completeness = census(compare(engine, refs, listener))
@@ -118,7 +120,7 @@ def watch(
     with _engine(settings, stop, listener, follow=not once) as engine:
         if not once:
             return Watcher(engine, roots, listener).run()
-        _, report = _once(engine, roots, listener)
+        _, report = _once(engine, roots, (), listener)
         report.busy = []
         return report
 
@@ -181,10 +183,10 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, fo
 
 
 def _once(
-    engine: Engine, roots: Iterable[Path], listener: Listener, *, dry_run: bool = False
+    engine: Engine, roots: Iterable[Path], runs: Iterable[RunRef], listener: Listener, *, dry_run: bool = False
 ) -> tuple[list[RunRef], Report]:
-    """Say what the runs at or below ``roots`` lack on the server, and deliver it."""
-    refs, empty, unlisted = _refs(engine, roots)
+    """Say what ``runs`` and those at or below ``roots`` lack on the server, and deliver it."""
+    refs, empty, unlisted = _refs(engine, roots, runs)
     plan = _survey(engine, refs, listener)
     listener.planned(plan)
     report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)
@@ -207,28 +209,19 @@ def _survey(engine: Engine, refs: list[RunRef], listener: Listener) -> Plan:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _refs(engine: Engine, roots: Iterable[Path]) -> tuple[list[RunRef], list[str], list[str]]:
-    """The runs at or below ``roots``; a line for each store that holds none, and for each place that was not listed."""
+def _refs(
+    engine: Engine, roots: Iterable[Path], runs: Iterable[RunRef] = ()
+) -> tuple[list[RunRef], list[str], list[str]]:
+    """The runs at or below ``roots``, and ``runs``.
+
+    Besides a line for each store that holds none, and for each place that was not listed.
+    """
     stores = require_stores(roots, engine.sources)
     unlisted: list[NotSettledError] = []
-    refs, engine.intake.others = unique(_listed(engine, stores, unlisted), engine.ledger)
+    found = listed(stores, engine.sources, unlisted, engine.settings.settle_for, lambda: engine.parts.stop.wait(LOOK))
+    refs, engine.intake.others = unique(chain(found, runs), engine.ledger)
     full = {ref.store for ref in refs}
     empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
     since = engine.settings.since
     meant = [ref for ref in refs if since is None or changed_since(ref, since, engine.sources)]
     return meant, empty, [error.line for error in unlisted]
-
-
-def _listed(engine: Engine, stores: dict[Store, set[Path]], unlisted: list[NotSettledError]) -> Iterator[RunRef]:
-    """The runs of the stores. A database that is not settled (a job was killed in a write) gets the time to."""
-    directories = {store: parts for store, parts in stores.items() if not store.root.is_file()}
-    yield from runs_of(directories, engine.sources, unlisted)
-    for store in stores.keys() - directories.keys():
-        deadline = time.monotonic() + 2 * engine.settings.settle_for(store.root) + 1
-        failures: list[NotSettledError] = []
-        while True:
-            failures.clear()
-            yield from runs_of({store: stores[store]}, engine.sources, failures)
-            if not failures or time.monotonic() > deadline or engine.parts.stop.wait(LOOK):
-                break
-        unlisted += failures

@@ -77,6 +77,11 @@ class Settings:
 
     def settle_for(self, path: Path) -> float:
         """Seconds after which an unchanged file below ``path`` counts as settled."""
-        if self.settle is not None:
-            return self.settle
-        return SETTLE_LOCAL if is_local(path) else SETTLE_NETWORK
+        return settle_at(path, self.settle)
+
+
+def settle_at(path: Path, chosen: float | None) -> float:
+    """Seconds after which an unchanged file below ``path`` counts as settled: as chosen, else by its file system."""
+    if chosen is not None:
+        return chosen
+    return SETTLE_LOCAL if is_local(path) else SETTLE_NETWORK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -78,6 +78,30 @@ def runs_of(
                 yield from sources[store.kind].discover(store, part)
             except NotSettledError as error:
                 unlisted.append(error)
+
+
+def listed(
+    stores: Mapping[Store, set[Path]],
+    sources: Mapping[str, Source],
+    unlisted: list[NotSettledError],
+    settle_for: Callable[[Path], float],
+    pause: Callable[[], bool],
+) -> Iterator[RunRef]:
+    """Like :func:`runs_of`, but a database that is not settled (a job was killed in a write) gets the time to.
+
+    ``pause`` waits for a moment between two looks, and says whether to look no more.
+    """
+    directories = {store: parts for store, parts in stores.items() if not store.root.is_file()}
+    yield from runs_of(directories, sources, unlisted)
+    for store in stores.keys() - directories.keys():
+        deadline = time.monotonic() + 2 * settle_for(store.root) + 1
+        failures: list[NotSettledError] = []
+        while True:
+            failures.clear()
+            yield from runs_of({store: stores[store]}, sources, failures)
+            if not failures or time.monotonic() > deadline or pause():
+                break
+        unlisted += failures
 
 
 def changed_since(run: RunRef, seconds: float, sources: Mapping[str, Source]) -> bool:

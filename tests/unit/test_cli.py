@@ -401,7 +401,7 @@ PUSH = """
 import sys, threading, types
 import tracksync
 api = types.ModuleType("tracksync.api")
-def push(paths, *, settings, dry_run, report, listener):
+def push(paths, *, runs, settings, dry_run, report, listener):
     print("pushing", flush=True)
     threading.Event().wait()
 api.push = push

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tracksync.cli.values import Duration, Flag, Kind, Mapped, Place, Size, Template, Text
+from tracksync.cli.values import Duration, Flag, Kind, Mapped, Place, ShardOf, Size, Template, Text
 from tracksync.errors import ConfigError
 
 EXPERIMENT = Template("experiment", "user", "project", "store")
@@ -33,6 +33,9 @@ KEYS: dict[str, Kind] = {
     "no-slurm": Flag(),
     "dry-run": Flag(),
     "report": Flag(),
+    "write-manifest": Place(),
+    "manifest": Place(),
+    "shard": ShardOf(),
     "wait": Duration(),
     "server-wait": Duration(),
     "interval": Duration(positive=True),

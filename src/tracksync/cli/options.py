@@ -99,6 +99,9 @@ restore = _option("--restore", text="Revive runs that were deleted on the server
 no_slurm = _option("--no-slurm", text="Do not ask Slurm whether the jobs of runs that were never ended are over.")
 dry_run = _option("-n", "--dry-run", text="Say what would be sent, and stop.")
 report = _option("--report", text="At the end compare both sides, and count what each holds: for a migration.")
+write_manifest = _option("--write-manifest", text="List the runs in this file, for --manifest, and send nothing.")
+manifest = _option("--manifest", text="Send the runs that this file lists, instead of those at PATH.")
+shard = _option("--shard", text="With --manifest: only part i of n, i from 1; families stay in one part.")
 wait = _option("--wait", default="10m", text="How long to wait for runs that another process is sending.")
 server_wait = _option(
     "--server-wait",

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from tracksync.fsutil import path_of_uri
+from tracksync.shard import Shard
 
 if TYPE_CHECKING:
     #: How one kind of value is read. (click < 8.4 has no type parameter here at run time.)
@@ -104,6 +105,19 @@ class Mapped(Kind):
         if not found.is_absolute():
             self.fail(f"{new!r} is not an absolute path", param, ctx)
         return old, str(found)
+
+
+class ShardOf(Kind):
+    """``i/n``: part i, from 1, of n."""
+
+    name = "i/n"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        """Turn text into a shard."""
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(value))
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            self.fail(f"{str(value)!r} is not i/n with i from 1 to n", param, ctx)
+        return Shard(int(match[1]), int(match[2]))
 
 
 class Flag(Kind):

@@ -7,7 +7,7 @@ on the server by tracksync itself. Its cursor marks are its own affair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +49,15 @@ class Source(Protocol):
         """What one ``stat`` tells of a run; unchanged as long as nothing touched the run's own fields.
 
         None when the run has vanished.
+        """
+
+    def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
+        """Source id of the parent of each of the store's ``runs`` that names one, by the cheapest look there is.
+
+        Only to keep what belongs together in one hand: a parent that cannot be read now is left out.
+
+        Raises:
+            NotSettledError: none of them can be read now.
         """
 
     def newest(self, run: RunRef) -> int:

@@ -7,7 +7,7 @@ and refuses to open at all from MLflow 3.13 on.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tracksync.errors import GoneError, HeldError, NotSettledError
@@ -62,6 +62,11 @@ class FileStoreSource:
         except OSError:
             return (-1, -1)  # no stamp of a settled run: whoever compares will read, and learn what it is
         return (status.st_mtime_ns, status.st_size)
+
+    def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
+        """The runs' parents, by one small file each; see Source.parents."""
+        named = ((run.source_id, locate.parent(store, run)) for run in runs)
+        return {source_id: parent for source_id, parent in named if parent is not None}
 
     def newest(self, run: RunRef) -> int:
         """The newest mtime of the run's files; see Source.newest."""

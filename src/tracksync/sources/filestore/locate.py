@@ -15,13 +15,15 @@ from tracksync.model import RunRef, Store
 from tracksync.sources.filestore import meta
 from tracksync.sources.searching import Breadth, pass_over, searching
 from tracksync.sources.seen import AGAIN, PASSING
-from tracksync.sources.texts import RUN_ID
+from tracksync.sources.texts import PARENT, RUN_ID
 
 KIND = "mlflow-file"
 TRASH = ".trash"
 
 
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
+#: Bytes of a run's id, blanks around it included.
+_LONGEST_ID = 64
 #: What MLflow keeps beside the runs of an experiment.
 _NOT_RUNS = frozenset({"tags", "datasets", "traces", "models"})
 
@@ -136,6 +138,16 @@ def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
             yield from (RunRef(store, run, path) for run in _named(below, failed) if _is_run(path := below / run))
     if failed:
         raise NotSettledError(f"{failed[0]}: its runs are not known", AGAIN)
+
+
+def parent(store: Store, run: RunRef) -> str | None:
+    """The id of the parent that a run names, if that can be read now."""
+    try:
+        data, _ = read_small(store.root, f"{run.path.relative_to(store.root)}/tags/{PARENT}", _LONGEST_ID)
+    except OSError:
+        return None
+    named = data.decode(errors="replace").strip()
+    return named if RUN_ID.fullmatch(named) and named != run.source_id else None
 
 
 def _named(path: Path, failed: list[str]) -> list[str]:

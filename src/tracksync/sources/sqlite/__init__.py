@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tracksync.config import SETTLE_LOCAL, SETTLE_NETWORK
+from tracksync.config import settle_at
 from tracksync.errors import GoneError, HeldError, NotSettledError, TracksyncError
 from tracksync.fsutil import login_of, walk_regular
 from tracksync.model import Cursor, Delta, FileItem, Looks, RunHeader, RunRef, Store, Tally
-from tracksync.mounts import is_local
 from tracksync.sources.artifacts import new_artifacts
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import Seen, reading
@@ -36,9 +35,7 @@ class _Open:
     """What is kept of one database between looks: never an open file."""
 
     def __init__(self, path: Path, settle: float | None) -> None:
-        if settle is None:
-            settle = SETTLE_LOCAL if is_local(path) else SETTLE_NETWORK
-        self.database = Database(path, settle)
+        self.database = Database(path, settle_at(path, settle))
         self.listing = Listing(self.database)
         self.indexes = Indexes(self.database)
         self.models = ModelIndex(self.database)
@@ -97,6 +94,22 @@ class SqliteSource:
         except TracksyncError:  # no stamp of a settled run: whoever compares will read, and learn what it is
             return (-1, *_size_and_time(run.store.root))
         return None if found is None else (found,)
+
+    def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
+        """The runs' parents, by one query; see Source.parents.
+
+        Raises:
+            NotSettledError: the database cannot be read now.
+        """
+        wanted = {run.source_id for run in runs}
+        try:
+            with self._of(store).database.look() as connection:
+                named = rows.parents(connection)
+        except GoneError:
+            return {}
+        except HeldError as error:  # mended, it is read
+            raise NotSettledError(str(error), error.hint) from error
+        return {child: parent for child, parent in named.items() if child in wanted}
 
     def newest(self, run: RunRef) -> int:
         """When the run was changed last, as far as its rows and its artifacts tell; see Source.newest."""

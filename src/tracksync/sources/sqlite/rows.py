@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.model import DatasetInput, RunStatus
+from tracksync.sources.texts import PARENT, RUN_ID
 
 #: What a database of runs is recognised by.
 TABLES = frozenset({"runs", "metrics", "experiments"})
@@ -182,6 +183,13 @@ def datasets(connection: sqlite3.Connection, run_id: str) -> Iterator[DatasetInp
         item, name, digest, source_type, source, schema, profile = map(text, row)
         mark = hashlib.sha256(repr((*row, tags)).encode()).hexdigest()[:16]
         yield DatasetInput(item, name, digest, source_type, source, schema or None, profile or None, tags, mark)
+
+
+def parents(connection: sqlite3.Connection) -> dict[str, str]:
+    """The id of the parent that each run names, if it names one."""
+    found = connection.execute("SELECT run_uuid, value FROM tags WHERE key = ?", (PARENT,))
+    named = ((text(child), text(parent).strip()) for child, parent in found)
+    return {child: parent for child, parent in named if RUN_ID.fullmatch(parent) and parent != child}
 
 
 def has_models(connection: sqlite3.Connection) -> bool:
