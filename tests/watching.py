@@ -32,9 +32,9 @@ def watching(paths, settings, listener=None):
 
 
 @contextmanager
-def started(*arguments):
-    """A tracksync of its own, which is ended with the block at the latest."""
-    command = [sys.executable, "-m", "tracksync", *map(str, arguments)]
+def started(*arguments, by=()):
+    """A tracksync of its own, which is ended with the block at the latest; `by` is a command that starts it."""
+    command = [*by, sys.executable, "-m", "tracksync", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield process

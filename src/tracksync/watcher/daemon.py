@@ -33,7 +33,7 @@ TICK = 0.5
 #: Seconds between two listings of the runs that notices cause.
 LISTING = 1.0
 #: Runs of which events are taken; with more live at once the scan alone has to do.
-MOST_FOLLOWED = 500
+MOST_FOLLOWED = 64
 
 
 class Watcher:
@@ -43,7 +43,7 @@ class Watcher:
         self._engine, self._roots, self._listener = engine, roots, listener
         self._schedule = Schedule(engine.settings)
         self._stores: dict[Store, set[Path]] = {}
-        self._hints = Hints()
+        self._hints = Hints(listener.note)
         self._notices = Notices(_spools(engine.settings), engine.sources, self._schedule.runs)
         self._states: dict[str, State] = {}
         #: runs of which something was being written at the last look, or that another process held
@@ -73,7 +73,7 @@ class Watcher:
                 self._notices.answer(self._delivered)
                 self._engine.parts.jobs.refresh_soon()
                 pause = min(TICK, self._schedule.next(time.monotonic()))
-                self._hint(self._hints.wait(pause))
+                self._hint(*self._hints.wait(pause))
         finally:
             self._hints.close()
         return self._report
@@ -269,12 +269,15 @@ class Watcher:
         places += self._notices.spools
         live = [run.ref for run in self._schedule.unsettled()[:MOST_FOLLOWED]]
         places += {ref.path.parent for ref in live}
-        places += [ref.path / name for ref in live for name in RUN_DIRECTORIES]
+        places += [ref.path / name for name in RUN_DIRECTORIES for ref in live]
         self._hints.follow(filter(os.path.isdir, places))
 
-    def _hint(self, paths: Sequence[str]) -> None:
+    def _hint(self, paths: Sequence[str], lost: bool) -> None:  # noqa: FBT001 -- what one wait came to, whole
         now = time.monotonic()
         runs = self._schedule.runs
+        if lost:  # whatever was missed, it was one of these, or a new run
+            self._schedule.hint([source_id for source_id, run in runs.items() if run.stamp is None], now)
+            self._list_at = now
         paths = self._touched.take(paths)
         for store in self._touched.due(now):
             self._look_into(store, now)
