@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from tracksync.errors import ConfigError
 from tracksync.mounts import is_local
@@ -24,6 +25,14 @@ def default_state_dir() -> Path:
     return Path(home).expanduser() / "tracksync"
 
 
+@runtime_checkable
+class Renewable(Protocol):
+    """What a ``Settings.token`` may be besides a function: a source of tokens that can be asked for another one."""
+
+    def renew(self, refused: str) -> str:
+        """The current token, or a new one when the server has ``refused`` the current one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What governs how runs are read and delivered. Times are in seconds, sizes in bytes."""
@@ -32,7 +41,7 @@ class Settings:
     to: str
     state_dir: Path = field(default_factory=default_state_dir)
     #: Returns the current bearer token; asked again for every request, so that it may change. None: MLflow's own
-    #: variables and plug-ins decide.
+    #: variables and plug-ins decide. One that is :class:`Renewable` is asked for another when the server refuses it.
     token: Callable[[], str] | None = None
     #: Template for the experiment's name on the server: ``{experiment}``, ``{user}``, ``{project}``, ``{store}``.
     experiment: str = "{experiment}"

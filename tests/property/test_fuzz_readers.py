@@ -265,7 +265,13 @@ def test_any_configuration_file(data):
 
 
 @fuzz
-@given(bytes_like(b"eyJhbGciOi.J9"))
+@given(
+    st.one_of(
+        bytes_like(b"eyJhbGciOi.eyJleHAiOjE3MDAwMDAwMDB9.J9"),
+        bytes_like(b'{"access_token": "abc", "expires_in": 3600, "expiry": "2026-01-01T00:00:00Z"}'),
+        misshapen({"access_token": "abc", "expires_in": 3600, "expires_at": 1.0}).map(json.dumps).map(str.encode),
+    )
+)
 def test_any_token_file(data):
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "token"

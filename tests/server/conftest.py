@@ -3,6 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
+from proxy import Rule
 from tracksync.mlflow_server import MlflowServer
 
 
@@ -31,3 +32,23 @@ def new_run(destination, experiment):
         return destination.create_run(experiment, **(defaults | fields))
 
     return create
+
+
+@pytest.fixture
+def guarded(make_proxy, server):
+    """`guarded()` gives a server that asks for one of the `accepted` values of the Authorization header."""
+
+    def make(*accepted):
+        proxy = make_proxy(server.url)
+        proxy.accepted = set(accepted)
+
+        def guard(handler, seen):
+            if seen.headers.get("Authorization") in proxy.accepted:
+                handler.forward(seen)
+            else:
+                handler.reply(seen, 401, {"WWW-Authenticate": 'Basic realm="mlflow"'}, b"You are not authenticated")
+
+        proxy.rules.append(Rule(guard, "", None, 1, None))
+        return proxy
+
+    return make

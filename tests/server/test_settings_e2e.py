@@ -160,26 +160,6 @@ def test_live_max_size_holds_back_large_files_until_the_run_has_ended(store, ser
 # --- credentials
 
 
-@pytest.fixture
-def guarded(make_proxy, server):
-    """`guarded()` gives a server that asks for one of the `accepted` values of the Authorization header."""
-
-    def make(*accepted):
-        proxy = make_proxy(server.url)
-        proxy.accepted = set(accepted)
-
-        def guard(handler, seen):
-            if seen.headers.get("Authorization") in proxy.accepted:
-                handler.forward(seen)
-            else:
-                handler.reply(seen, 401, {"WWW-Authenticate": 'Basic realm="mlflow"'}, b"You are not authenticated")
-
-        proxy.rules.append(Rule(guard, "", None, 1, None))
-        return proxy
-
-    return make
-
-
 def basic(user, password):
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 

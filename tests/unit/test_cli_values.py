@@ -8,7 +8,8 @@ import click
 import pytest
 
 from tracksync.cli.show import size_of
-from tracksync.cli.tokenfile import LIMIT, TokenFile
+from tracksync.cli.token import LIMIT
+from tracksync.cli.tokenfile import TokenFile
 from tracksync.cli.values import Duration, Place, Size, Template
 from tracksync.errors import ConfigError, clean
 

@@ -298,3 +298,14 @@ def test_moved_directories_from_flag_environment_and_file(user, monkeypatch):
 def test_a_moved_directory_that_is_none(text):
     with pytest.raises(click.BadParameter):
         groups("--to", "http://x", "--path-map", text, "p")
+
+
+def test_token_file_and_token_command_come_from_one_place(user, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("filed")
+    token.chmod(0o600)
+    table = f'[[store]]\npath = "{tmp_path}"\ntoken-command = ["echo", "table"]\n'
+    user(f'to = "http://main"\ntoken-file = "{token}"\ntoken-command = "false"\n{table}')
+    assert one(tmp_path).token() == "table"
+    assert one("--token-command", "echo given", tmp_path).token() == "given"
+    assert one("--token-file", token, tmp_path).token() == "filed"

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tracksync.cli.values import Duration, Flag, Kind, Mapped, Place, ShardOf, Size, Template, Text
+from tracksync.cli.values import CommandLine, Duration, Flag, Kind, Mapped, Place, ShardOf, Size, Template, Text
 from tracksync.errors import ConfigError
 
 EXPERIMENT = Template("experiment", "user", "project", "store")
@@ -22,6 +22,7 @@ KEYS: dict[str, Kind] = {
     "to": Text(),
     "experiment": EXPERIMENT,
     "token-file": Place(),
+    "token-command": CommandLine(),
     "state-dir": Place(),
     "spool": Place(),
     "since": Duration(unit=True),
@@ -49,7 +50,7 @@ KEYS: dict[str, Kind] = {
 }
 #: Keys of a ``[[store]]`` table.
 STORE_KEYS: dict[str, Kind] = {
-    "path": Place(), "to": Text(), "experiment": EXPERIMENT, "token-file": Place(),
+    "path": Place(), "to": Text(), "experiment": EXPERIMENT, "token-file": Place(), "token-command": CommandLine(),
 }  # fmt: skip
 
 SITE_FILE = "/etc/tracksync/config.toml"
@@ -63,6 +64,7 @@ class StoreTable:
     to: str | None = None
     experiment: str | None = None
     token_file: Path | None = None
+    token_command: tuple[str, ...] | None = None
     experiments: Mapping[str, str] | None = None
 
 

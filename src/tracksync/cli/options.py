@@ -79,6 +79,10 @@ experiment = _option(
     text="Name of the experiment on the server; {experiment}, {user}, {project} and {store} are filled in.",
 )
 token_file = _option("--token-file", text="File with a bearer token; read again when it changes.")
+token_command = _option(
+    "--token-command",
+    text="Command that prints a bearer token, or renews --token-file; run when the token expires or is refused.",
+)
 since = _option("--since", text="Leave out runs that did not change for this long, e.g. 7d.")
 settle = _option("--settle", text="How long a file must stay unchanged. [default: 5s, on network file systems 60s]")
 path_map = click.option(
@@ -132,8 +136,8 @@ def combine(*decorators: Decorator) -> Decorator:
 
 #: What ``push`` and ``watch`` have in common.
 sending = combine(
-    to, token_file, experiment, since, settle, path_map, live_max_size, deleted, no_slurm,
+    to, token_file, token_command, experiment, since, settle, path_map, live_max_size, deleted, no_slurm,
     dry_run, state_dir, config, quiet,
 )  # fmt: skip
 #: What ``verify`` has in common with them.
-comparing = combine(to, token_file, experiment, since, settle, deleted, state_dir, config, quiet)
+comparing = combine(to, token_file, token_command, experiment, since, settle, deleted, state_dir, config, quiet)

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from tracksync.cli.configfile import FileSettings, StoreTable
 from tracksync.cli.options import FILES
+from tracksync.cli.tokencommand import TokenCommand
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.config import Settings, default_state_dir
 from tracksync.errors import ConfigError
@@ -62,19 +63,23 @@ class _Choice:
     experiment: str | None
     experiments: Mapping[str, str]
     token_file: Path | None
+    token_command: tuple[str, ...] | None
 
     @property
     def key(self) -> tuple[object, ...]:
-        return (self.to, self.experiment, tuple(sorted(self.experiments.items())), self.token_file)
+        names = tuple(sorted(self.experiments.items()))
+        return (self.to, self.experiment, names, self.token_file, self.token_command)
 
     def settings(self, ctx: click.Context) -> Settings:
         """The settings for this choice; the token is read once, so that a wrong file is found at once."""
         values: dict[str, Any] = {
             _RENAMED.get(name, name): ctx.params[name] for name in _PLAIN if name in ctx.params
         }  # fmt: skip
-        if self.token_file is not None:
-            values["token"] = TokenFile(self.token_file)
-            values["token"]()
+        file = None if self.token_file is None else TokenFile(self.token_file)
+        token = file if self.token_command is None else TokenCommand(self.token_command, file)
+        if token is not None:
+            values["token"] = token
+            token()
         if self.experiment is not None:
             values["experiment"] = self.experiment
         state_dir = ctx.params.get("state_dir") or default_state_dir()
@@ -88,13 +93,21 @@ def _choose(ctx: click.Context, files: FileSettings, table: StoreTable | None) -
     if table is None:
         table = StoreTable(Path("/"))
     to = params["to"] if _given(ctx, "to") else table.to or params["to"]
-    token = params["token_file"]
-    # a token belongs to the server that is named beside it: it must not reach the server of another table
-    if not _given(ctx, "token_file"):
-        token = table.token_file or (token if table.to in (None, files.options.get("to")) else None)
     experiment = params["experiment"] if _given(ctx, "experiment") else table.experiment or params["experiment"]
     names = files.experiments if table.experiments is None else table.experiments
-    return _Choice(destination(to), experiment, names, token)
+    return _Choice(destination(to), experiment, names, *_token(ctx, files, table))
+
+
+def _token(ctx: click.Context, files: FileSettings, table: StoreTable) -> tuple[Path | None, tuple[str, ...] | None]:
+    """Token file and token command, both from the same place: they are about the same token."""
+    file, command = ctx.params["token_file"], ctx.params["token_command"]
+    given = _given(ctx, "token_file"), _given(ctx, "token_command")
+    if any(given):
+        return file if given[0] else None, command if given[1] else None
+    if table.token_file or table.token_command:
+        return table.token_file, table.token_command
+    # a token belongs to the server that is named beside it: it must not reach the server of another table
+    return (file, command) if table.to in (None, files.options.get("to")) else (None, None)
 
 
 def _given(ctx: click.Context, name: str) -> bool:

@@ -7,10 +7,8 @@ import stat
 import threading
 from pathlib import Path
 
+from tracksync.cli.token import LIMIT, Token, parse
 from tracksync.errors import ConfigError
-
-#: No token is longer; more than this is the wrong file.
-LIMIT = 65536
 
 
 class TokenFile:
@@ -20,7 +18,7 @@ class TokenFile:
         self.path = path
         self._lock = threading.Lock()
         self._seen: tuple[int, ...] | None = None
-        self._token = ""
+        self._token: Token | None = None
 
     def __call__(self) -> str:
         """The current token.
@@ -28,14 +26,19 @@ class TokenFile:
         Raises:
             ConfigError: the file is missing, empty, no regular file, or others may read it.
         """
+        return self.token().value
+
+    def token(self) -> Token:
+        """The current token, and when it expires. Raises as a call does."""
         with self._lock:
             status = self._status()
             now = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
             if now != self._seen:
-                self._token = self._read(status) or self._token
-                if not self._token:
+                token = self._read(status) or self._token
+                if token is None:
                     raise ConfigError(f"token file {self.path} is empty", "write the token into it")
-                self._seen = now
+                self._token, self._seen = token, now
+            assert self._token is not None
             return self._token
 
     def _status(self) -> os.stat_result:
@@ -44,18 +47,16 @@ class TokenFile:
         except OSError as error:
             raise ConfigError(f"token file {self.path}: {error.strerror}", "check --token-file") from error
 
-    def _read(self, status: os.stat_result) -> str:
-        """The token as the file has it now; empty while it is being rewritten in place."""
+    def _read(self, status: os.stat_result) -> Token | None:
+        """The token as the file has it now; None while it is being rewritten in place."""
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"token file {self.path} is not a regular file", "check --token-file")
         if status.st_mode & 0o077:
             raise ConfigError(f"token file {self.path} can be read by others", f"run: chmod 600 {self.path}")
         try:
             with self.path.open("rb") as file:
-                token = file.read(LIMIT + 1).strip()
+                return parse(file.read(LIMIT + 1), status.st_mtime)
         except OSError as error:
             raise ConfigError(f"token file {self.path}: {error.strerror}", "check its permissions") from error
-        # anything else could not stand in an Authorization header, and an error about it would show it
-        if len(token) > LIMIT or any(not 33 <= byte <= 126 for byte in token):
-            raise ConfigError(f"token file {self.path} does not hold one token", "one line, no spaces")
-        return token.decode("ascii")
+        except ValueError as error:
+            raise ConfigError(f"token file {self.path} does not hold one token", str(error)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -118,6 +119,28 @@ class ShardOf(Kind):
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             self.fail(f"{str(value)!r} is not i/n with i from 1 to n", param, ctx)
         return Shard(int(match[1]), int(match[2]))
+
+
+class CommandLine(Kind):
+    """A command and its arguments: a list of them in ``config.toml``, or text in which quotes hold words together.
+
+    No shell ever reads it; who wants one says so: ``sh -c '...'``.
+    """
+
+    name = "command"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Turn a list or text into words."""
+        if isinstance(value, str):
+            try:
+                value = shlex.split(value)
+            except ValueError as error:
+                self.fail(f"not a command: {str(error).lower()}", param, ctx)  # the text may hold a secret
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(word, str) for word in value):
+            self.fail('not a command; write it as text, or as a list of words: ["get-token", "--raw"]', param, ctx)
+        if not value[0] or any("\0" in word for word in value):
+            self.fail("not a command: it begins with an empty word, or holds a NUL", param, ctx)
+        return tuple(value)
 
 
 class Flag(Kind):

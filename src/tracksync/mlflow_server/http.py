@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tracksync.config import Renewable
 from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError, UnreachableError
 from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
@@ -137,14 +138,19 @@ class Http:
         try:
             token = self._token() if self._token else None
             reply = self._answer(request, data, token)
-            if reply.status == 401 and self._token and (newer := self._token()) != token:
-                # The token was replaced while the request was under way.
+            if reply.status == 401 and token is not None and (newer := self._newer(token)) != token:
+                # The token was replaced, or ended, while the request was under way.
                 reply = self._answer(request, data, newer)
         except UnreachableError as error:
             if error.retry_after is not None:
                 self._asked = error, time.monotonic() + error.retry_after
             raise
         return reply
+
+    def _newer(self, refused: str) -> str:
+        """The token to use instead of one that the server has refused; the same if there is no other."""
+        assert self._token is not None
+        return self._token.renew(refused) if isinstance(self._token, Renewable) else self._token()
 
     def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
         response, content = self._send(request, data, token, self._content)
@@ -165,7 +171,10 @@ class Http:
             return digest.hexdigest()
 
         def once() -> str | Reply:
-            response, taken = self._send(request, None, self._token() if self._token else None, take)
+            token = self._token() if self._token else None
+            response, taken = self._send(request, None, token, take)
+            if response.status_code == 401 and token is not None and (newer := self._newer(token)) != token:
+                response, taken = self._send(request, None, newer, take)
             if isinstance(taken, str):
                 return taken
             return judge(response, taken, self.address, endpoint, Again.FREELY, plain=True, bare=False)
