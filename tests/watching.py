@@ -32,10 +32,13 @@ def watching(paths, settings, listener=None):
 
 
 @contextmanager
-def started(*arguments, by=()):
-    """A tracksync of its own, which is ended with the block at the latest; `by` is a command that starts it."""
+def started(*arguments, by=(), **options):
+    """A tracksync of its own, which is ended with the block at the latest.
+
+    `by` is a command that starts it, `options` are those of Popen.
+    """
     command = [*by, sys.executable, "-m", "tracksync", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
     try:
         yield process
     finally:

@@ -21,6 +21,7 @@ from tracksync.locate import changed_since, listed, require_stores, to_path, uni
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
+from tracksync.pulse import Pulse, unheard
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.sources import load_sources
 from tracksync.sources.pathmap import PathMap
@@ -105,10 +106,12 @@ def watch(
     once: bool = False,
     stop: threading.Event,
     listener: Listener,
+    pulse: Pulse = unheard,
 ) -> Report:
     """Follow the stores at or below some directories live, until ``stop`` is set; ``once`` does one full pass.
 
-    Stores, experiments and runs may appear later. Runs that another process holds are left to it.
+    Stores, experiments and runs may appear later. Runs that another process holds are left to it. ``pulse`` is told
+    that the loop lives, and what it is at, by the thread that runs it.
 
     Raises:
         ConfigError: no such path, wrong credentials, no MLflow server.
@@ -118,6 +121,7 @@ def watch(
     if not once:
         settings = replace(settings, server_wait=None)
     with _engine(settings, stop, listener, follow=not once) as engine:
+        engine.parts.pulse = pulse
         if not once:
             return Watcher(engine, roots, listener).run()
         _, report = _once(engine, roots, (), listener)

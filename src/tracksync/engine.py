@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
@@ -35,6 +36,7 @@ from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.lineage import Parents
 from tracksync.locate import batched
 from tracksync.model import Delta, Looks, RunRef
+from tracksync.pulse import Phase
 from tracksync.replay import replay
 from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
@@ -55,6 +57,11 @@ TAG_INTERVAL = 5 * 60 * 1000
 TURN = 5.0
 #: Runs replayed at a time. A server on two cores gains little from more.
 WORKERS = 4
+
+
+#: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
+#: as hanging: nothing that it waits for (batches, histories, one request) lasts so long. Uploads are not waited for.
+TICK, STUCK = 5.0, 1800.0
 
 
 class Engine:
@@ -128,7 +135,7 @@ class Engine:
             futures = [self._pool.submit(self._guard, hands[i][0], self._replay, hands[i][1]) for i in level]
             for future in futures:
                 try:
-                    done.append(future.result())
+                    done.append(self._result(future))
                 except TracksyncError as error:
                     failures.append(error)
         if failures:
@@ -136,9 +143,17 @@ class Engine:
         self.intake.experiment_tags.deliver()
         return done
 
+    def _result(self, future: Future[Outcome]) -> Outcome:
+        """Wait for a replay. The loop lives meanwhile, unless nothing comes of it for all too long."""
+        end = time.monotonic() + STUCK
+        while not wait([future], timeout=TICK).done and time.monotonic() < end:
+            self.parts.pulse(Phase.BUSY, "")
+        return future.result()
+
     def _take(self, refs: Sequence[RunRef], done: list[Outcome]) -> list[Hand]:
         hands: list[Hand] = []
         for ref in refs:
+            self.parts.pulse(Phase.BUSY, "")
             work = self.work(ref)
             work.delivered = Delivered()
             taken = self._guard(work, self.intake.look)

@@ -6,9 +6,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tracksync.destination import Destination
 from tracksync.errors import ConfigError, UnreachableError
+from tracksync.pulse import Phase, Pulse, pause, unheard
 
 #: Bounds of the pause between two probes, in seconds.
 FIRST, MOST = 1.0, 60.0
@@ -21,17 +23,19 @@ def wait_for_server(
     note: Callable[[str], None],
     *,
     patient: bool = False,
+    pulse: Pulse = unheard,
 ) -> None:
     """Return once the server answers, or once asked to stop.
 
     ``limit`` is how many seconds to wait at most; None waits for ever. ``patient``: it was an MLflow server that takes
-    these credentials before, so that an expired token or a page in its place is waited for too.
+    these credentials before, so that an expired token or a page in its place is waited for too. ``pulse`` hears that
+    it is waited for, again and again.
 
     Raises:
         UnreachableError: it did not answer in time.
         ConfigError: it answers, but it is no MLflow server, or refuses the credentials.
     """
-    began, pause, said = time.monotonic(), FIRST, ""
+    began, delay, said = time.monotonic(), FIRST, ""
     while not stop.is_set():
         try:
             destination.probe()
@@ -46,9 +50,10 @@ def wait_for_server(
                 note(f"{error}; waiting for it" if isinstance(error, UnreachableError) else f"{error.line}; waiting")
                 said = str(error)
             # Never before the time that the server named.
-            wait = asked * random.uniform(1, 1.25) if asked else pause * random.uniform(0.75, 1.25)  # noqa: S311 -- jitter
-            stop.wait(wait if left is None else min(wait, left))
-            pause = min(MOST, pause * 2)
+            wait = asked * random.uniform(1, 1.25) if asked else delay * random.uniform(0.75, 1.25)  # noqa: S311 -- jitter
+            wait = wait if left is None else min(wait, left)
+            pause(stop, wait, partial(pulse, Phase.WAITING, str(error)))
+            delay = min(MOST, delay * 2)
         else:
             if said:
                 note(f"{destination.address} answers again after {time.monotonic() - began:.0f} s")

@@ -11,6 +11,7 @@ from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
 from tracksync.ledger import State
 from tracksync.locate import batched
 from tracksync.model import AllSettled, Delta, RunRef
+from tracksync.pulse import Phase
 from tracksync.replay import sendable, untold
 from tracksync.report import Plan
 from tracksync.trust import trust
@@ -45,6 +46,7 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
 def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
     read: list[tuple[Work, Delta]] = []
     for ref in group:
+        engine.parts.pulse(Phase.BUSY, "")
         work = engine.work(ref)
         try:
             delta = work.read()

@@ -17,6 +17,7 @@ from tracksync.errors import TracksyncError
 from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.model import Cursor, Delta, Looks, RunRef
 from tracksync.modelport import RemoteModel
+from tracksync.pulse import Pulse, unheard
 from tracksync.slurm.commands import Job
 from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
@@ -46,6 +47,8 @@ class Parts:
     #: source id -> what a comparison found missing or damaged on the server, named as held items are ("metric:loss"),
     #: or by the field ("end", "name", "parent"): goes again whatever the ledger says
     lacking: dict[str, frozenset[str]] = field(default_factory=dict)
+    #: told that the loop lives, by its own thread
+    pulse: Pulse = unheard
     #: monotonic seconds
     began: float = field(default_factory=time.monotonic)
     #: what a person should know once, whichever run shows it, and whether it was said

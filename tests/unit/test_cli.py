@@ -363,7 +363,7 @@ WATCH = """
 import sys, threading, types
 import tracksync
 api = types.ModuleType("tracksync.api")
-def watch(paths, *, settings, once, stop, listener):
+def watch(paths, *, settings, once, stop, listener, pulse):
     from tracksync.report import Plan, Report
     print("watching", flush=True)
     stop.wait()
@@ -405,7 +405,7 @@ def push(paths, *, runs, settings, dry_run, report, listener):
     print("pushing", flush=True)
     threading.Event().wait()
 api.push = push
-def watch(paths, *, settings, once, stop, listener):
+def watch(paths, *, settings, once, stop, listener, pulse):
     from tracksync.report import Plan, Report
     print("watching", flush=True)
     stop.wait()

@@ -27,12 +27,15 @@ class TerminatedError(KeyboardInterrupt):
 
 
 @contextmanager
-def on_signal(stop: Callable[[int], None] | None, code: Callable[[int], int]) -> Iterator[None]:
+def on_signal(
+    stop: Callable[[int], None] | None, code: Callable[[int], int], hangup: Callable[[], None] | None = None
+) -> Iterator[None]:
     """End the block in order at the first SIGTERM or SIGINT; a second one ends the process at once.
 
     Args:
         stop: asks the block to end, in a thread of its own; without it the main thread is interrupted.
         code: what the process ends with if the block has not ended STOP_SECONDS later.
+        hangup: what SIGHUP means, called in a thread of its own; without it the signal is left as it is.
     """
     first: list[float] = []
 
@@ -50,9 +53,11 @@ def on_signal(stop: Callable[[int], None] | None, code: Callable[[int], int]) ->
     # wait; and it must take no lock, for the main thread may hold that. The thread behind the pipe hears of it at once.
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    follower = threading.Thread(target=_follow, args=(reading, stop, code), daemon=True)
+    follower = threading.Thread(target=_follow, args=(reading, stop, code, hangup), daemon=True)
     follower.start()
     before = {number: signal.signal(number, handle) for number in SIGNALS}
+    if hangup is not None:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: None)  # the pipe brings it to the follower
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield
@@ -65,7 +70,12 @@ def on_signal(stop: Callable[[int], None] | None, code: Callable[[int], int]) ->
         os.close(reading)
 
 
-def _follow(reading: int, stop: Callable[[int], None] | None, code: Callable[[int], int]) -> None:
+def _follow(
+    reading: int,
+    stop: Callable[[int], None] | None,
+    code: Callable[[int], int],
+    hangup: Callable[[], None] | None,
+) -> None:
     """Wait for a signal, ask for the end, and bring it about if it does not come; the pipe's end ends the wait."""
     number = 0
     while number not in SIGNALS:
@@ -73,6 +83,8 @@ def _follow(reading: int, stop: Callable[[int], None] | None, code: Callable[[in
         if not heard:
             return
         number = heard[0]
+        if number == signal.SIGHUP and hangup is not None:
+            hangup()
     if stop is not None:
         stop(number)
     deadline = time.monotonic() + STOP_SECONDS
@@ -80,6 +92,20 @@ def _follow(reading: int, stop: Callable[[int], None] | None, code: Callable[[in
         if not os.read(reading, 1):
             return
     _leave(code(number))
+
+
+def hangup_means_reload() -> bool:
+    """Whether SIGHUP comes from somebody who wants the settings read again.
+
+    Where there is a terminal it says that the terminal is gone, and ends the process; nohup(1) has it ignored.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return True
+    return False
 
 
 def _leave(code: int) -> None:

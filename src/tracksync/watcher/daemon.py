@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tracksync import spool
@@ -17,6 +18,7 @@ from tracksync.ledger import State
 from tracksync.locate import exists, find_stores, runs_of, unique
 from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
+from tracksync.pulse import Phase, pause
 from tracksync.report import Listener, Plan, Report
 from tracksync.sources import Source
 from tracksync.survey import survey
@@ -72,11 +74,16 @@ class Watcher:
                 self._look(now)
                 self._notices.answer(self._delivered)
                 self._engine.parts.jobs.refresh_soon()
-                pause = min(TICK, self._schedule.next(time.monotonic()))
-                self._hint(*self._hints.wait(pause))
+                self._engine.parts.pulse(Phase.FOLLOWING, self._followed())
+                self._hint(*self._hints.wait(min(TICK, self._schedule.next(time.monotonic()))))
         finally:
             self._hints.close()
         return self._report
+
+    def _followed(self) -> str:
+        runs = self._schedule.runs.values()
+        live = sum(run.stamp is None for run in runs)
+        return f"following {len(runs):,} run{'' if len(runs) == 1 else 's'}, {live:,} of them not settled"
 
     def _plan(self) -> None:
         """Say what is about to be sent."""
@@ -224,14 +231,16 @@ class Watcher:
         self._wait_for_server(patient=True)
         if self._setbacks:
             self._listener.note(f"{error.line}; trying again")
-            stop.wait(min(LATER_MOST, 2.0**self._setbacks))
+            words = partial(self._engine.parts.pulse, Phase.WAITING, error.line)
+            pause(stop, min(LATER_MOST, 2.0**self._setbacks), words)
         self._setbacks += 1
         self._follow()
 
     def _wait_for_server(self, *, patient: bool) -> None:
         self._engine.distrust()
         stop = self._engine.parts.stop
-        wait_for_server(self._engine.destination, None, stop, self._listener.note, patient=patient)
+        pulse = self._engine.parts.pulse
+        wait_for_server(self._engine.destination, None, stop, self._listener.note, patient=patient, pulse=pulse)
 
     def _take_notices(self, now: float) -> None:
         """Look now at the runs that somebody asks for, new ones among them."""
