@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from mlflow import MlflowClient
 from notified import service_manager
 from rawstore import RUNNING, RawStore, points, write
 from waiting import until
-from watching import started
+from watching import ran, started
 
 pytestmark = pytest.mark.slow
 
@@ -154,3 +155,31 @@ def test_a_watch_ends_with_its_terminal(store, server, settings, experiment_name
         if pid:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def test_the_metrics_file_follows_the_watch(store, server, make_proxy, settings, experiment_name, tmp_path):
+    store.run(experiment_name, metrics={"loss": points(30)})
+    written = tmp_path / "tracksync.prom"
+    where, store_label = f'destination="{server.url}"', f'store="{socket.gethostname()}:{store.root}"'
+
+    def says(line):
+        return lambda: written.exists() and line in written.read_text().splitlines()
+
+    with watch(settings(f'to = "{server.url}"\nmetrics-file = "{written}"')) as process:
+        until(says(f'tracksync_runs{{{where},state="done",{store_label}}} 1.0'), seconds=60)
+        store.run(experiment_name, status=RUNNING, metrics={"loss": points(3)})
+        until(says(f'tracksync_runs{{{where},state="live",{store_label}}} 1.0'), seconds=60)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert says(f"tracksync_points_delivered_total{{{where},{store_label}}} 33.0")()
+    assert says(f"tracksync_server_answers{{{where}}} 1.0")()
+
+
+def test_one_pass_leaves_metrics_whether_the_server_is_there_or_not(store, server, settings, experiment_name, tmp_path):
+    store.run(experiment_name, status=RUNNING)
+    written = tmp_path / "tracksync.prom"
+    for to, code in (("http://127.0.0.1:9", 75), (server.url, 0)):
+        config = settings(f'to = "{to}"\nserver-wait = "0s"\nmetrics-file = "{written}"')
+        assert ran("watch", "--once", "--config", config).returncode == code
+        passed = [line for line in written.read_text().splitlines() if line.startswith("tracksync_last_pass")]
+        assert len(passed) == (code == 0)

@@ -41,6 +41,7 @@ KEYS: dict[str, Kind] = {
     "server-wait": Duration(),
     "interval": Duration(positive=True),
     "settled-interval": Duration(positive=True),
+    "metrics-file": Place(),
     "once": Flag(),
     "repair": Flag(),
     "recreate": Flag(),

@@ -118,6 +118,7 @@ checksums = _option("--checksums", text="Compare artifacts by content, not only 
 spool = _option("--spool", text="Directory of the notices. [default: spool in the state directory]")
 quiet = _option("-q", "--quiet", text="Print only errors and held runs.")
 as_json = _option("--json", text="Print the result as JSON.")
+metrics_file = _option("--metrics-file", text="Keep numbers for node-exporter's textfile collector here: NAME.prom.")
 once = _option("--once", text="Look at everything once, then exit.")
 interval = _option("--interval", default="10s", text="Time between two looks at a run that is going on.")
 settled_interval = _option("--settled-interval", default="60s", text="Time between two looks at all other runs.")

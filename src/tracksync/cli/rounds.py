@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from tracksync.cli.failure import worst
+from tracksync.cli.metrics import Metrics
 from tracksync.cli.service import ServiceManager, Supervision
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import Console
 from tracksync.errors import TracksyncError
+from tracksync.pulse import Phase, Pulse
 from tracksync.report import Report
 
 #: Where ``click.Context.meta`` keeps the words after the command's name.
@@ -36,10 +38,17 @@ class Rounds:
         self._ctx, self._groups, self._console = ctx, groups, console
         self._once, self._dry_run = bool(ctx.params["once"]), bool(ctx.params["dry_run"])
         self._supervision = Supervision(ServiceManager())
+        self._metrics = self._next_metrics = self._metrics_of(ctx, groups)
         self._stopped = threading.Event()
         self._round = threading.Event()  # set: the round that is going on shall end
         self._lock = threading.Lock()
         self._hung_up: Future[None] = Future()
+
+    def _metrics_of(self, ctx: click.Context, groups: list[Group]) -> Metrics | None:
+        path = ctx.params["metrics_file"]
+        if path is None or self._dry_run:
+            return None
+        return Metrics(path, {_name(group): group.settings for group in groups})
 
     def stop(self) -> None:
         """End in order: what is in flight is finished."""
@@ -62,7 +71,7 @@ class Rounds:
             codes, groups = self._run_round()
             if groups is None or self._stopped.is_set():
                 break
-            self._groups = groups
+            self._groups, self._metrics = groups, self._next_metrics
         self._console.close()
         if not self._once and not self._dry_run:
             self._console.stopped()
@@ -87,6 +96,8 @@ class Rounds:
                     except BaseException:
                         self._round.set()  # a defect: end the others in order, whoever supervises starts all afresh
                         raise
+        if self._metrics is not None:
+            self._metrics.write()
         return codes, groups
 
     def _reread(self) -> list[Group] | None:
@@ -100,12 +111,14 @@ class Rounds:
                 self._ctx.info_name, list(self._ctx.meta[ARGUMENTS]), parent=self._ctx.parent
             )
             groups = group_paths(fresh, fresh.params["paths"])
+            metrics = self._metrics_of(fresh, groups)
         except (TracksyncError, click.ClickException) as error:
             line = error.line if isinstance(error, TracksyncError) else error.format_message()
             self._console.error(f"tracksync: {line}; going on with the settings as they were")
             self._supervision.kept(f"settings not taken: {line}")
             return None
         self._console.note("settings read again")
+        self._next_metrics = metrics
         self._round.set()
         return groups
 
@@ -116,6 +129,8 @@ class Rounds:
         except TracksyncError as error:
             self._console.error(f"tracksync: {error.line}")
             self._supervision.ended(_name(group), error.line)
+            if self._metrics is not None:
+                self._metrics.failed(_name(group))
             return error.exit_code
 
     def _watch(self, group: Group) -> Report:
@@ -131,10 +146,24 @@ class Rounds:
                 once=self._once,
                 stop=self._round,
                 listener=self._console,
-                pulse=self._supervision.pulse(_name(group)),
+                pulse=self._pulse(_name(group)),
             )
+            if self._once and self._metrics is not None:
+                self._metrics.passed(_name(group))
         self._console.finish(report, dry_run=self._dry_run)
         return report
+
+    def _pulse(self, name: str) -> Pulse:
+        """Whom the loop of this name tells that it lives."""
+        heard = [self._supervision.pulse(name)]
+        if self._metrics is not None:
+            heard.append(self._metrics.pulse(name))
+
+        def pulse(phase: Phase, words: str) -> None:
+            for tell in heard:
+                tell(phase, words)
+
+        return pulse
 
 
 def _name(group: Group) -> str:

@@ -29,6 +29,7 @@ Examples:
 @options.settled_interval
 @options.server_wait
 @options.spool
+@options.metrics_file
 @click.pass_context
 def command(
     ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, once: bool, quiet: bool, **_others: object
