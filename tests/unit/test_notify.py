@@ -40,6 +40,7 @@ def test_paths_are_named_one_by_one(tell, tmp_path):
         ({}, "."),
         ({"SLURM_SUBMIT_DIR": "/home/me"}, "/home/me"),
         ({"SLURM_SUBMIT_DIR": "/home/me", "MLFLOW_TRACKING_URI": "file:///scratch/mlruns"}, "/scratch/mlruns"),
+        ({"SLURM_SUBMIT_DIR": "/home/me", "MLFLOW_TRACKING_URI": "/scratch/mlruns"}, "/scratch/mlruns"),
         ({"SLURM_SUBMIT_DIR": "/home/me", "MLFLOW_TRACKING_URI": "sqlite:////scratch/mlflow.db"}, "/scratch/mlflow.db"),
         ({"SLURM_SUBMIT_DIR": "/home/me", "MLFLOW_TRACKING_URI": "https://mlflow.example.org"}, "/home/me"),
     ],

@@ -39,7 +39,8 @@ def command(*, paths: tuple[Path, ...], job: str | None, spool: Path | None, sta
     for path in paths:
         if not (path.exists() or path.parent.is_file()):  # or it is <database>/<run id>
             raise ConfigError(f"no such path: {path}", "name a run directory, an experiment directory or a store")
-    local = path_of_uri(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    local = path_of_uri(tracking) or (tracking if tracking.startswith("/") else None)
     if not paths and job is None:
         if not local:
             raise ConfigError("neither a path nor a job to tell of", "name a run directory or a store, or use --job")
