@@ -8,7 +8,6 @@ on the server by tracksync itself. Its cursor marks are its own affair.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -82,6 +81,8 @@ def load_sources(path_map: PathMap | None = None, settle: float | None = None) -
     Raises:
         ConfigError: a plug-in cannot be imported.
     """
+    from importlib.metadata import entry_points  # here: it costs 15 ms, and not every command looks for plug-ins
+
     sources: dict[str, Source] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         try:
