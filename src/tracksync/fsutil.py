@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # O_PATH: passing through a directory needs no right to list it, and costs no open at a metadata server.
 _PASS_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -33,17 +34,37 @@ def open_regular(root: Path, relative: str) -> BinaryIO:
         NotRegularError: a component is a link, or the file is no regular file, or a hard link to somebody else's.
         OSError: as open(2) raises it.
     """
+    return _open(root, relative, _READ_FLAGS, "rb")
+
+
+def _open(root: Path, relative: str, flags: int, mode: Literal["rb", "r+b"]) -> BinaryIO:
     above, name = _split(root, relative)
     directory = _directory(root, above, _PASS_FLAGS)
     try:
-        fd = _open_at(name, _READ_FLAGS, directory, root / relative)
+        fd = _open_at(name, flags, directory, root / relative)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or _foreign(status, directory):
             os.close(fd)
             raise NotRegularError(errno.EINVAL, "not a regular file of its own", str(root / relative))
     finally:
         os.close(directory)
-    return os.fdopen(fd, "rb")
+    # what is written must not wait in a buffer: the offset of the next write is the file's size
+    return os.fdopen(fd, mode, buffering=-1 if mode == "rb" else 0)
+
+
+def open_writable(root: Path, relative: str) -> BinaryIO:
+    """Open a regular file ``root/relative`` that is there for writing into it; otherwise as :func:`open_regular`."""
+    return _open(root, relative, _WRITE_FLAGS, "r+b")
+
+
+def open_directory(root: Path, relative: str, *, listing: bool = False) -> int:
+    """A descriptor of a directory below ``root``, to pass through or (``listing``) to read and to sync.
+
+    Raises:
+        NotRegularError: a component is a link, or no directory.
+        OSError: as open(2) raises it.
+    """
+    return _directory(root, relative.split("/") if relative else [], _LIST_FLAGS if listing else _PASS_FLAGS)
 
 
 def lstat_below(root: Path, relative: str) -> os.stat_result:
