@@ -15,7 +15,7 @@ from tracksync.cli.failure import explain
 from tracksync.errors import clean
 
 #: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
-COMMANDS = ("push", "watch", "status", "verify", "notify", "doctor", "sources", "demo")
+COMMANDS = ("push", "watch", "status", "verify", "stage", "notify", "doctor", "sources", "demo")
 
 
 class _Clean(logging.Formatter):

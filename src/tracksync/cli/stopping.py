@@ -17,6 +17,8 @@ import click
 STOP_SECONDS = 9.0
 #: Signals within so many seconds are one: timeout(1) sends it to the process and to its group.
 SAME_SIGNAL = 1.0
+#: What a command says that its server kept from ending in order.
+OWED = "tracksync: stopped while the server owed an answer; nothing is lost, the next start asks for it"
 #: What a shell adds to a signal's number for the exit code of what the signal ended.
 BY_SIGNAL = 128
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -28,7 +30,10 @@ class TerminatedError(KeyboardInterrupt):
 
 @contextmanager
 def on_signal(
-    stop: Callable[[int], None] | None, code: Callable[[int], int], hangup: Callable[[], None] | None = None
+    stop: Callable[[int], None] | None,
+    code: Callable[[int], int],
+    hangup: Callable[[], None] | None = None,
+    late: str = OWED,
 ) -> Iterator[None]:
     """End the block in order at the first SIGTERM or SIGINT; a second one ends the process at once.
 
@@ -36,6 +41,7 @@ def on_signal(
         stop: asks the block to end, in a thread of its own; without it the main thread is interrupted.
         code: what the process ends with if the block has not ended STOP_SECONDS later.
         hangup: what SIGHUP means, called in a thread of its own; without it the signal is left as it is.
+        late: what is said if the block has not ended STOP_SECONDS after the signal.
     """
     first: list[float] = []
 
@@ -53,7 +59,7 @@ def on_signal(
     # wait; and it must take no lock, for the main thread may hold that. The thread behind the pipe hears of it at once.
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    follower = threading.Thread(target=_follow, args=(reading, stop, code, hangup), daemon=True)
+    follower = threading.Thread(target=_follow, args=(reading, stop, code, hangup, late), daemon=True)
     follower.start()
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     if hangup is not None:
@@ -75,6 +81,7 @@ def _follow(
     stop: Callable[[int], None] | None,
     code: Callable[[int], int],
     hangup: Callable[[], None] | None,
+    late: str,
 ) -> None:
     """Wait for a signal, ask for the end, and bring it about if it does not come; the pipe's end ends the wait."""
     number = 0
@@ -91,7 +98,7 @@ def _follow(
     while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
         if not os.read(reading, 1):
             return
-    _leave(code(number))
+    _leave(code(number), late)
 
 
 def hangup_means_reload() -> bool:
@@ -108,9 +115,7 @@ def hangup_means_reload() -> bool:
     return False
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, late: str) -> None:
     """End although a request is still without an answer: all that was acknowledged is recorded, the rest is asked."""
-    click.echo(
-        "tracksync: stopped while the server owed an answer; nothing is lost, the next start asks for it", err=True
-    )
+    click.echo(late, err=True)
     os._exit(code)
