@@ -141,3 +141,16 @@ def test_a_spool_of_the_site_is_read_too_and_what_is_not_ours_to_remove_is_answe
             assert notice.exists()
         assert thread.is_alive()
     assert len(pending(shared)) == 1
+
+
+@pytest.mark.slow
+def test_a_store_that_nobody_has_found_yet_is_found(tmp_path, server, settings, spool, experiment_name, monkeypatch):
+    for name, value in (("daemon.FINDING", 0.5), ("notices.AGAIN", 0.2)):
+        monkeypatch.setattr(f"tracksync.watcher.{name}", value)
+    with watching([tmp_path], settings):
+        store = Writer(tmp_path / "later" / "mlruns")
+        run = store.run(experiment_name, tags={"slurm.job_id": "8"})
+        run.end()
+        notice = drop(spool, 8, "/nowhere")
+        until(lambda: not notice.exists())
+        assert_equal(store.root, server.url)

@@ -32,8 +32,10 @@ log = logging.getLogger("tracksync")
 
 #: Seconds after which the loop looks up at the latest: for a stop, for notices.
 TICK = 0.5
-#: Seconds between two listings of the runs that notices cause.
-LISTING = 1.0
+#: Seconds between two listings of the runs, and between two searches for stores, that notices cause.
+LISTING, FINDING = 1.0, 10.0
+#: Seconds between two looks at a run that a notice asks for and another process is sending.
+ELSEWHERE = 5.0
 #: Runs of which events are taken; with more live at once the scan alone has to do.
 MOST_FOLLOWED = 64
 
@@ -112,6 +114,7 @@ class Watcher:
                 log.warning("%s", error.line)  # the stores that are known stay so
             for store in set(self._stores) - before:
                 self._listener.note(f"following {store.root} ({store.kind})")
+                self._list_at = 0.0
             self._found_at, self._find_at = now, now + settings.settled_interval
         if now < self._list_at:
             return
@@ -182,6 +185,8 @@ class Watcher:
             self._schedule.looked(run, now, outcome.state, stamp, busy=outcome.busy)
             if stamp is not None:
                 self._engine.forget(source_id)
+            if outcome.busy and self._notices.waits_for(source_id):
+                run.due = min(run.due, time.monotonic() + ELSEWHERE)
 
     def _may_settle(self, outcome: Outcome, looked: float) -> bool:
         """Whether a run has settled: it has ended, and a second look at it found nothing more.
@@ -260,7 +265,7 @@ class Watcher:
         self._states.update(dict.fromkeys(asked, State.PENDING))
         self._schedule.now(asked, now)
         if fresh and self._notices.runless:
-            self._find_at = min(self._find_at, self._found_at + self._engine.settings.interval)
+            self._find_at = min(self._find_at, self._found_at + FINDING)
 
     def _delivered(self, source_id: str, since: float) -> bool:
         """Whether all that a run held when it was asked for is delivered, or cannot be."""

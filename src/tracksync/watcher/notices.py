@@ -97,6 +97,10 @@ class Notices:
         """Whether a notice waits for runs that are not followed: they may lie in a store that nobody has found yet."""
         return any(not waiting.ids for waiting in self._waiting.values())
 
+    def waits_for(self, source_id: str) -> bool:
+        """Whether a notice asks for a run."""
+        return any(source_id in waiting.ids for waiting in self._waiting.values())
+
     def answer(self, delivered: Callable[[str, float], bool]) -> None:
         """Remove the notices whose runs are delivered, or cannot be; ``delivered`` is told since when one is asked."""
         for notice, waiting in list(self._waiting.items()):
