@@ -65,15 +65,34 @@ class TestArtifacts:
     def test_uploads_under_way_are_ignored_and_those_of_rsync_waited_for(self, run):
         artifact(run, "model/.artifact.uploading.abcdefgh")
         artifact(run, "model/.weights.bin.Xy12Zz")
+        artifact(run, "model/.rsync-partial/weights.bin")
+        artifact(run, "model/.~tmp~/weights.bin")
         artifact(run, "model/.config.json")
+        artifact(run, "model/.config.backup")
         delta = read(run, looks=Looks(0))
-        assert (paths(delta), delta.waiting) == ([], 2)
+        assert (paths(delta), delta.waiting) == ([], 5)
         looks = Looks(0)
         read(run, looks=looks)
         delta = read(run, looks=looks)
-        assert (paths(delta), delta.waiting) == (["model/.config.json"], 1)
+        assert (paths(delta), delta.waiting) == (["model/.config.json"], 4)
         end(run)
-        assert paths(read(run)) == ["model/.config.json", "model/.weights.bin.Xy12Zz"]
+        delta = read(run)
+        assert paths(delta) == ["model/.config.backup", "model/.config.json"]
+        left = [".rsync-partial/weights.bin", ".weights.bin.Xy12Zz", ".~tmp~/weights.bin"]
+        assert sorted(delta.refused) == [f"artifact:model/{name}" for name in left]
+
+    @pytest.mark.parametrize("part", ["params", "tags", "metrics"])
+    def test_what_rsync_is_at_is_no_param_no_tag_and_no_metric(self, run, part):
+        (run.path / part).mkdir(exist_ok=True)
+        for name in (".lr.Xy12Zz", ".rsync-partial/lr", "lr", ".hidden"):
+            write(run.path / part / name, "1700000000000 0.5 1\n")
+        looks = Looks(0)
+        read(run, looks=looks)
+        delta = read(run, looks=looks)
+        keys = {item.key for item in (*delta.params, *delta.tags, *delta.metrics)} - {"mlflow.runName"}
+        assert (keys, delta.waiting) == ({"lr", ".hidden"}, 2)
+        end(run)
+        assert {name.partition(":")[2] for name in read(run).refused} == {".lr.Xy12Zz", ".rsync-partial/lr"}
 
     def test_links_and_special_files_are_refused_never_followed(self, run, tmp_path):
         write(tmp_path / "secret" / "key", "s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from os import stat_result
 from pathlib import Path
@@ -12,8 +11,6 @@ from tracksync.sources.seen import Seen
 
 #: What MLflow from 3.15 on writes before it renames.
 _UPLOADING = ".artifact.uploading."
-#: rsync's ``.<name>.XXXXXX``. A file may be called so by its owner: it is waited for, and goes when the run has ended.
-_RSYNC = re.compile(r"\..+\.[A-Za-z0-9]{6}")
 
 
 def is_artifact(name: str) -> bool:
@@ -30,7 +27,5 @@ def new_artifacts(seen: Seen, root: Path, below: str, files: Iterable[tuple[str,
         mark = [status.st_size, status.st_mtime_ns]
         if not is_artifact(name) or seen.cursor.get("artifacts", name) == mark:
             continue
-        if _RSYNC.fullmatch(name.rpartition("/")[2]) and not seen.ended:
-            seen.waiting += 1
-        elif seen.settled(f"artifact:{name}", tuple(mark)):
+        if seen.settled(f"artifact:{name}", tuple(mark)):
             yield FileItem(name, root, f"{below}{name}", status.st_size, status.st_mtime_ns, mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,23 @@ PASSING = frozenset(
 )
 AGAIN = "the file system failed; it is tried again"
 LINK = "a link or special file: not followed"
+LEFT = "by its name what rsync is at, or has left behind; rename it if it is yours"
+#: rsync's ``.<name>.XXXXXX``.
+_TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9]{6})")
+#: Where rsync keeps what is not whole yet: the usual --partial-dir, and what --delay-updates makes.
+_KEPT = frozenset({".rsync-partial", ".~tmp~"})
+
+
+def in_transit(name: str) -> bool:
+    """Whether a file of this name (a path with ``/``) may be one that rsync has not finished yet."""
+    *directories, last = name.split("/")
+    return not _KEPT.isdisjoint(directories) or _TEMPORARY.fullmatch(last) is not None
+
+
+def left_behind(name: str) -> bool:
+    """Whether it can hardly be anything else: people end names in words (``.env.backup``), rsync in a lottery."""
+    match = _TEMPORARY.fullmatch(name.rpartition("/")[2])
+    return match is None or not (match[1].islower() and match[1].isalpha())
 
 
 @contextmanager
@@ -76,7 +94,8 @@ class Seen:
     def regular_files(self, root: Path, below: str, kind: str) -> Iterator[tuple[str, stat_result]]:
         """The regular files of the directory ``root/below``: (path in it, lstat).
 
-        What cannot be delivered (links, special files, names that are no text) is refused as ``kind:path``.
+        What cannot be delivered (links, special files, names that are no text) is refused as ``kind:path``. What
+        rsync is at is waited for, and refused once the run has ended.
         """
         for name, status in walk_regular(root, below):
             shown = name.encode(errors="backslashreplace").decode()
@@ -84,5 +103,9 @@ class Seen:
                 self.refused[f"{kind}:{shown}"] = LINK
             elif shown != name:
                 self.refused[f"{kind}:{shown}"] = "its name is not UTF-8"
-            else:
+            elif not in_transit(name) or (self.ended and not left_behind(name)):
                 yield name, status
+            elif self.ended:
+                self.refused[f"{kind}:{shown}"] = LEFT
+            else:
+                self.waiting += 1
