@@ -1,6 +1,8 @@
-"""A training loop that logs to an SQLite store with MLflow's own client, as fast as it can, in a process of its own.
+"""A training loop that logs to an SQLite store (*.db) or a directory with MLflow's own client, as fast as it can.
 
-    python trainer.py DATABASE EXPERIMENT STEPS     # prints the run's id, then one line of JSON: seconds per call
+It is a process of its own:
+
+    python trainer.py STORE EXPERIMENT STEPS     # prints the run's id, then one line of JSON: seconds per call
 
 MLflow retries nothing here: a "database is locked" ends the loop with a traceback.
 """
@@ -14,9 +16,9 @@ from pathlib import Path
 
 
 @contextmanager
-def training(database, experiment, steps):
+def training(store, experiment, steps):
     """Start one; yields (run id, function that waits for its end and returns the seconds of each call)."""
-    command = [sys.executable, "-W", "ignore", __file__, database, experiment, steps]
+    command = [sys.executable, "-W", "ignore", __file__, store, experiment, steps]
     process = subprocess.Popen(
         list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -34,10 +36,11 @@ def training(database, experiment, steps):
         process.communicate()
 
 
-def main(database, experiment, steps):
+def main(store, experiment, steps):
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{Path(database).absolute()}"
+    kind = "sqlite:///" if store.endswith(".db") else "file://"
+    uri = f"{kind}{Path(store).absolute()}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     found = client.get_experiment_by_name(experiment)
     number = found.experiment_id if found else client.create_experiment(experiment)
