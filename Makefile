@@ -6,6 +6,7 @@
 #   make lint types imports        style, types, direction of imports
 #   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
 #   make test-matrix stores of six MLflow versions, four servers, two clients: all; leaves tests/matrix/RESULTS.md
+#   make test-slurm  the backfill on a real Slurm, whole; leaves tests/slurm/RESULTS.md
 #   make test-light  the light installation alone; make clean removes what these targets made
 
 PYTHON ?= python3
@@ -27,7 +28,7 @@ LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light test-matrix test-kills test-volume venvs venvs-all lint types imports clean
+.PHONY: demo test test-all test-light test-slurm test-matrix test-kills test-volume venvs venvs-all lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -80,6 +81,10 @@ test-volume: .venv/.dev
 # 200 kills of each kind and a crash at every step: half an hour or more. Writes tests/faults/RESULTS.md.
 test-kills: .venv/.dev
 	TRACKSYNC_TEST_KILLS=200 $(BIN)/pytest tests/faults/test_kills.py tests/faults/test_crash_points.py $(ARGS)
+
+# All 64 parts of slurm/backfill.sbatch, of which CI runs 12. Writes tests/slurm/RESULTS.md.
+test-slurm: .venv/.dev
+	TRACKSYNC_TEST_SHARDS=64 $(BIN)/pytest tests/slurm/test_backfill.py $(ARGS)
 
 test-matrix: venvs-all
 	TRACKSYNC_TEST_MATRIX=whole $(BIN)/pytest tests/matrix $(ARGS)
