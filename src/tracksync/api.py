@@ -17,7 +17,7 @@ from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_othe
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
-from tracksync.locate import changed_since, listed, require_stores, to_path, unique
+from tracksync.locate import changed_since, exists, listed, require_stores, to_path, unique
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
@@ -91,12 +91,26 @@ def push(
     listener = listener or Silent()
     if isinstance(paths, str | Path):
         paths = [paths]
+    runs = _with_stores(runs)
     with _engine(settings, threading.Event(), listener) as engine:
         refs, result = _once(engine, [to_path(path) for path in paths], runs, listener, dry_run=dry_run)
         wait_for_others(engine, refs, result, listener)
         if report and not dry_run:
             result.completeness = census(compare(engine, refs, listener))
         return result
+
+
+def _with_stores(runs: Iterable[RunRef]) -> list[RunRef]:
+    """The runs, each of a store that is there: where a file system is not mounted, none of its runs has vanished.
+
+    Raises:
+        ConfigError: a store is not there.
+    """
+    known = list(runs)
+    for root in sorted({run.store.root for run in known}):
+        if not exists(root):
+            raise ConfigError(f"the store {root} is not there", "is its file system mounted on this host?")
+    return known
 
 
 def watch(

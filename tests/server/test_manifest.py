@@ -220,6 +220,16 @@ def test_parts_one_after_the_other_send_all_once(server, store, tmp_path, listed
     assert_equal([store.root, database.path], server.url)
 
 
+def test_a_store_that_is_not_there_is_no_store_whose_runs_are_gone(server, store, listed, invoke, experiment_name):
+    """On a node without the file system all runs would seem to have vanished, and the task would end with 0."""
+    family(store, "a", experiment_name)
+    file = listed(store.root)
+    store.root.rename(store.root.with_name("elsewhere"))
+    said = invoke("push", "--manifest", file, "--to", server.url, *SETTLED, code=3).output
+    assert said == f"tracksync: the store {store.root} is not there; is its file system mounted on this host?\n"
+    assert client_of(server.url).get_experiment_by_name(experiment_name) is None
+
+
 def experiment(server, name):
     return client_of(server.url).get_experiment_by_name(name).experiment_id
 
