@@ -123,6 +123,12 @@ def test_which_credentials_are_used_is_told_and_never_what_they_are(doctor, stor
     unencrypted, old = said[-1]["warn", "credentials"]
     assert "travel unencrypted to http://mlflow.invalid" in unencrypted
     assert "was written" in old
+    said.append(doctor(store.root, "--to", f"http://{away}", "--token-file", token, "--token-command", "true s3cret"))
+    assert said[-1]["ok", "credentials"][0] == f"the token in {token}, mode 0600, which true renews"
+    said.append(doctor(store.root, "--to", f"http://{away}", "--token-command", "echo s3cret"))
+    assert said[-1]["ok", "credentials"] == ["the token that echo prints"]
+    said.append(doctor(store.root, "--to", f"http://{away}", "--token-command", "sh -c 'exit 75' s3cret"))
+    assert (said[-1]["code"], len(said[-1]["bad", "settings"])) == (75, 1)
     token.chmod(0o644)
     said.append(doctor(store.root, "--to", f"http://{away}", "--token-file", token))
     assert said[-1]["code"] == 3

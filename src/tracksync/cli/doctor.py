@@ -14,10 +14,11 @@ from tracksync.cli import options
 from tracksync.cli.configfile import FileSettings
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import JSON_VERSION
+from tracksync.cli.tokencommand import TokenCommand
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.cli.values import Place
 from tracksync.config import default_state_dir
-from tracksync.errors import ConfigError, clean
+from tracksync.errors import TracksyncError, UnreachableError, clean
 
 if TYPE_CHECKING:
     from tracksync.doctor.finding import Finding
@@ -36,6 +37,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "bad": "red"}
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=Place())
 @options.to
 @options.token_file
+@options.token_command
 @options.experiment
 @options.interval
 @options.state_dir
@@ -71,11 +73,11 @@ def _examine(ctx: click.Context, paths: tuple[Path, ...]) -> Iterator[Finding]:
     files: FileSettings = ctx.meta[options.FILES]
     chosen = list(paths) or [table.path for table in files.stores]
     groups: list[Group] = []
-    wrong: ConfigError | None = None
+    wrong: TracksyncError | None = None
     try:
         # without a path there is a destination all the same, the one that holds for all
         groups = group_paths(ctx, chosen or [Path("/")])
-    except ConfigError as error:
+    except TracksyncError as error:
         wrong = error
     yield from surroundings.environment([group.settings.to for group in groups])
     if not chosen:
@@ -85,9 +87,15 @@ def _examine(ctx: click.Context, paths: tuple[Path, ...]) -> Iterator[Finding]:
     yield from limits.limits()
     yield from places.state(ctx.params["state_dir"] or default_state_dir())
     if wrong is not None:
-        yield Finding(Level.BAD, "settings", str(wrong), wrong.hint)
+        yield Finding(Level.BAD, "settings", str(wrong), wrong.hint, away=isinstance(wrong, UnreachableError))
     for group in groups:
-        token = group.settings.token
-        token_file = token.path if isinstance(token, TokenFile) else None
-        yield from access.credentials(group.settings, token_file, os.environ)
+        yield from access.credentials(group.settings, *_token_of(group), os.environ)
         yield from access.server(group.settings)
+
+
+def _token_of(group: Group) -> tuple[str | None, Path | None]:
+    """The name of the command that gives the token, and the file that it is in; None where there is none."""
+    token = group.settings.token
+    if isinstance(token, TokenCommand):
+        return token.name, None if token.file is None else token.file.path
+    return None, token.path if isinstance(token, TokenFile) else None

@@ -43,8 +43,8 @@ class TokenCommand:
     """
 
     def __init__(self, argv: Sequence[str], file: TokenFile | None = None) -> None:
-        self._argv, self._file = list(argv), file
-        self._name = Path(argv[0]).name
+        self._argv, self.file = list(argv), file
+        self.name = Path(argv[0]).name
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._renew_at = self._ran_at = self._in_vain_at = -float("inf")
@@ -57,7 +57,7 @@ class TokenCommand:
             UnreachableError: the same, and it may give one later.
         """
         with self._lock:
-            if self._file is not None:
+            if self.file is not None:
                 self._take_file()
             ended = time.time() >= self._renew_at and time.monotonic() - self._ran_at >= PAUSE
             if self._token is None or ended:
@@ -68,7 +68,7 @@ class TokenCommand:
     def renew(self, refused: str) -> str:
         """The current token, or another one if the current one is ``refused``. Raises as a call does."""
         with self._lock:
-            if self._file is not None:
+            if self.file is not None:
                 self._take_file()
             in_vain = time.monotonic() - self._in_vain_at < PAUSE
             if self._token is None or (self._token.value == refused and not in_vain):
@@ -80,9 +80,9 @@ class TokenCommand:
 
     def _take_file(self) -> None:
         """Take what lies in the file; whether there is one that can be used is the command's affair."""
-        assert self._file is not None
+        assert self.file is not None
         with suppress(ConfigError):
-            self._take(self._file.token())
+            self._take(self.file.token())
 
     def _take(self, token: Token) -> None:
         if token == self._token:
@@ -97,8 +97,8 @@ class TokenCommand:
         """Have a new token made; while the last one lasts, a failure is said and the last one kept."""
         self._ran_at = time.monotonic()
         try:
-            printed = run(self._argv, self._name)
-            token = self._file.token() if self._file is not None else self._printed(printed)
+            printed = run(self._argv, self.name)
+            token = self.file.token() if self.file is not None else self._printed(printed)
         except TracksyncError as error:
             if self._token is None or (self._token.expires or 0) <= time.time():
                 raise
@@ -110,9 +110,9 @@ class TokenCommand:
         try:
             token = parse(printed, time.time())
         except ValueError as error:
-            raise ConfigError(f"token command {self._name} does not print one token: {error}", _HINT) from None
+            raise ConfigError(f"token command {self.name} does not print one token: {error}", _HINT) from None
         if token is None:
-            raise ConfigError(f"token command {self._name} prints nothing", _HINT)
+            raise ConfigError(f"token command {self.name} prints nothing", _HINT)
         return token
 
 

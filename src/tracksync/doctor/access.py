@@ -23,9 +23,11 @@ SLOW = 1.0
 OLD_DAYS = 90
 
 
-def credentials(settings: Settings, token_file: Path | None, environment: Mapping[str, str]) -> Iterator[Finding]:
+def credentials(
+    settings: Settings, token_command: str | None, token_file: Path | None, environment: Mapping[str, str]
+) -> Iterator[Finding]:
     """What a request is sent with, in MLflow's order of precedence."""
-    kind = _kind(settings, token_file, environment)
+    kind = _kind(settings, token_command, token_file, environment)
     parts = urlsplit(settings.to)
     if kind is None:
         yield Finding(Level.OK, CREDENTIALS, "none in the environment or the settings (a ~/.netrc is MLflow's affair)")
@@ -38,9 +40,14 @@ def credentials(settings: Settings, token_file: Path | None, environment: Mappin
         yield from _age(token_file)
 
 
-def _kind(settings: Settings, token_file: Path | None, environment: Mapping[str, str]) -> str | None:
+def _kind(
+    settings: Settings, token_command: str | None, token_file: Path | None, environment: Mapping[str, str]
+) -> str | None:
     if token_file is not None:
-        return f"the token in {token_file}, mode {stat.S_IMODE(token_file.stat().st_mode):04o}"
+        renewed = f", which {token_command} renews" if token_command is not None else ""
+        return f"the token in {token_file}, mode {stat.S_IMODE(token_file.stat().st_mode):04o}{renewed}"
+    if token_command is not None:
+        return f"the token that {token_command} prints"
     if urlsplit(settings.to).username:
         return "the login in the server's address"
     if environment.get("MLFLOW_TRACKING_USERNAME") and environment.get("MLFLOW_TRACKING_PASSWORD"):
