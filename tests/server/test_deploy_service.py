@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from notified import service_manager
 from rawstore import RUNNING, RawStore, points, write
+from tracksync.ledger import Ledger
 from waiting import until
 from watching import ran, started
 
@@ -114,32 +115,6 @@ def test_never_ready_with_a_server_that_is_none(store, make_proxy, server, manag
     assert "READY=1" not in manager.all()
 
 
-def test_a_token_of_another_name_is_taken_by_a_reload(
-    store, guarded, server, manager, settings, experiment_name, tmp_path
-):
-    store.run(experiment_name)
-    for name in ("one", "two"):
-        write(tmp_path / name, name).chmod(0o600)
-    proxy = guarded("Bearer one")
-    with watch(settings(f'to = "{proxy.url}"\ntoken-file = "{tmp_path}/one"')) as process:
-        manager.wait("STATUS=following")
-        proxy.accepted = {"Bearer two"}
-        settings(f'to = "{proxy.url}"\ntoken-file = "{tmp_path}/two"')
-        process.send_signal(signal.SIGHUP)
-        store.run(experiment_name)
-        arrived(server, experiment_name, 2)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-
-
-def test_one_pass_is_ready_too(store, server, manager, settings, experiment_name):
-    store.run(experiment_name)
-    with started("watch", "--once", "--config", settings(f'to = "{server.url}"')) as process:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-    assert "READY=1" in manager.all()
-
-
 def test_a_watch_ends_with_its_terminal(store, server, settings, experiment_name):
     store.run(experiment_name)
     config = settings(f'to = "{server.url}"')
@@ -157,25 +132,33 @@ def test_a_watch_ends_with_its_terminal(store, server, settings, experiment_name
             os.waitpid(pid, 0)
 
 
-def test_the_metrics_file_follows_the_watch(store, server, make_proxy, settings, experiment_name, tmp_path):
+def test_the_metrics_file_follows_the_watch(store, server, settings, experiment_name, state_dir, tmp_path):
     store.run(experiment_name, metrics={"loss": points(30)})
     written = tmp_path / "tracksync.prom"
-    where, store_label = f'destination="{server.url}"', f'store="{socket.gethostname()}:{store.root}"'
 
-    def says(line):
-        return lambda: written.exists() and line in written.read_text().splitlines()
+    def states():
+        return sorted(entry.state for entry in Ledger(state_dir, server.url).entries())
 
     with watch(settings(f'to = "{server.url}"\nmetrics-file = "{written}"')) as process:
-        until(says(f'tracksync_runs{{{where},state="done",{store_label}}} 1.0'), seconds=60)
+        until(lambda: states() == ["done"], seconds=60)
+        before = written.read_text()  # it was there before there was anything to say
         store.run(experiment_name, status=RUNNING, metrics={"loss": points(3)})
-        until(says(f'tracksync_runs{{{where},state="live",{store_label}}} 1.0'), seconds=60)
+        until(lambda: states() == ["done", "live"], seconds=60)
+        until(lambda: written.read_text() != before, seconds=60)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert says(f"tracksync_points_delivered_total{{{where},{store_label}}} 33.0")()
-    assert says(f"tracksync_server_answers{{{where}}} 1.0")()
+    at = f'destination="{server.url}"'
+    of = f'store="{socket.gethostname()}:{store.root}"'
+    lines = written.read_text().splitlines()  # what it came to is written at the end
+    assert f'tracksync_runs{{{at},state="done",{of}}} 1.0' in lines
+    assert f'tracksync_runs{{{at},state="live",{of}}} 1.0' in lines
+    assert f"tracksync_points_delivered_total{{{at},{of}}} 33.0" in lines
+    assert f"tracksync_server_answers{{{at}}} 1.0" in lines
 
 
-def test_one_pass_leaves_metrics_whether_the_server_is_there_or_not(store, server, settings, experiment_name, tmp_path):
+def test_one_pass_is_ready_and_leaves_metrics_whether_the_server_is_there_or_not(
+    store, server, manager, settings, experiment_name, tmp_path
+):
     store.run(experiment_name, status=RUNNING)
     written = tmp_path / "tracksync.prom"
     for to, code in (("http://127.0.0.1:9", 75), (server.url, 0)):
@@ -183,3 +166,18 @@ def test_one_pass_leaves_metrics_whether_the_server_is_there_or_not(store, serve
         assert ran("watch", "--once", "--config", config).returncode == code
         passed = [line for line in written.read_text().splitlines() if line.startswith("tracksync_last_pass")]
         assert len(passed) == (code == 0)
+        assert ("READY=1" in manager.all()) == (code == 0)
+
+
+def test_alive_while_a_single_request_takes_long(store, server, make_proxy, manager, settings, experiment_name):
+    store.run(experiment_name, metrics={"loss": points(3)})
+    proxy = make_proxy(server.url)
+    release = proxy.hold("log-batch")
+    with watch(settings(f'to = "{proxy.url}"')) as process:
+        until(lambda: proxy.count("log-batch"), seconds=60)
+        for _ in range(2):
+            manager.wait("WATCHDOG=1", after=len(manager.all()))
+        release.set()
+        arrived(server, experiment_name, 1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
