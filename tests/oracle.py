@@ -83,10 +83,11 @@ def comparable(value):
 def artifacts(client, run_id):
     """Every artifact of a run: path -> content. What tracksync adds itself is left out."""
     # The client's own listing asks for logged models too, which an old server answers with 404.
-    return _contents(client, client.get_run(run_id).info.artifact_uri)
+    return contents(client, client.get_run(run_id).info.artifact_uri)
 
 
-def _contents(client, uri):
+def contents(client, uri):
+    """Every file below an artifact URI: path -> content."""
     repository = get_artifact_repository(uri, client.tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
         return {
@@ -245,7 +246,7 @@ def _model(here, a, there, b):
     yield "model type", a.model_type or "", b.model_type or ""
     yield "model params", a.params, b.params
     yield "model tags", a.tags, {k: b.tags.get(k) for k in a.tags}
-    yield "model artifacts", _contents(here, a.artifact_location), _contents(there, b.artifact_location)
+    yield "model artifacts", contents(here, a.artifact_location), contents(there, b.artifact_location)
 
 
 def _measured_here(client, run):

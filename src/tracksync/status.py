@@ -206,6 +206,8 @@ def _lines(run: RunSummary, column: int, width: int) -> Iterator[str]:
     line = f"{run.state.value:<8} {_fit(_name(run), column)}  {points:<12}  {files:<8}"
     if run.url is None:
         yield line.rstrip()
+        if run.state is State.HELD:  # somebody has to look at it, and there is no page of it
+            yield f"{'':8} {run.path}"
     elif len(line) + 2 + len(run.url) <= width:
         yield f"{line}  {run.url}"
     else:  # an address cut short leads nowhere

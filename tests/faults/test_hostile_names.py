@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -172,7 +174,9 @@ def test_since_with_a_run_that_cannot_be_looked_through(store, server, experimen
         report, outcomes = push(store, server, since=86400.0)
         assert (report.exit_code, outcomes[good.id].state) == (0, State.DONE)
         return
-    for path in (store.root.parent, *store.root.parent.parents[:3]):
+    for path in store.root.parents:
+        if path == Path(tempfile.gettempdir()):
+            break
         path.chmod(0o755)
     state = store.root.parent / "state"
     state.mkdir(0o777)

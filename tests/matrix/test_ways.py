@@ -8,7 +8,7 @@ import requests
 from cells import NEWEST, make, tracksync_command
 
 import tracksync
-from oracle import artifacts, assert_equal, client_of, found, source_runs
+from oracle import artifacts, assert_equal, client_of, contents, found, models_of, source_runs
 from tracksync.config import Settings
 from tracksync.errors import ConfigError
 
@@ -136,4 +136,6 @@ def held_alone(stores, server):
             held = set(artifacts(here, run.info.run_id)) | {
                 key for key, value in run.data.params.items() if value[5000:]
             }
+            for model in models_of(here, run):
+                held |= {(model.model_id, path) for path in contents(here, model.artifact_location)}
             assert remote.data.tags.get("tracksync.incomplete", "0") == str(len(held))

@@ -155,6 +155,7 @@ def test_runs_in_a_settled_order_with_what_needs_attention_last(ledger):
         ["done", "run-3"],
         ["pending", "run-4"],
         ["held", "run-1"],
+        ["/p/1/00000000000000000000000000000001"],
         ["4", "runs"],
     ]
 
@@ -177,6 +178,7 @@ def test_the_text(ledger):
     assert text(ledger).splitlines() == [
         "done     run-1  12,345 points  1 file    https://mlflow.example.org/#/r/1",
         "held     run-2  1 of 2 points  0 files",
+        "         /p/1/00000000000000000000000000000002",
         "         held run: no right to read it",
         "           hint: chmod it",
         f"2 runs -> {TO}: 1 done, 1 held; last success 2023-11-14T22:13:20Z",
@@ -223,7 +225,7 @@ def test_an_error_that_was_overcome_is_not_shown(ledger):
 def test_many_held_items_are_counted(ledger):
     commit(ledger, entry(1, state=State.HELD, held={f"param:p{n}": Problem("too long") for n in range(5000)}))
     lines = text(ledger).splitlines()
-    assert len(lines) == 1 + 5 + 1 + 1
+    assert len(lines) == 2 + 5 + 1 + 1
     assert "and 4,995 more held" in lines[-2]
     assert len(json.loads(summary(ledger.state_dir).as_json())["destinations"][0]["runs"][0]["held"]) == 5000
 

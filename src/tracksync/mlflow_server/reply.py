@@ -133,7 +133,9 @@ def refusal(reply: Reply, run_id: str | None = None) -> TracksyncError:
         return ConfigError(f"not an MLflow tracking server: {reply.line}", "check the address and its path (--to)")
     if reply.status in _TOO_MUCH:
         return RefusedError(reply.line, "the server or a proxy before it takes less than this, or its disk is full")
-    return RefusedError(reply.line)
+    return RefusedError(
+        reply.line, "mend what it names, here or at the server; it is tried again, at once with --retry"
+    )
 
 
 def not_an_api(reply: Reply) -> ConfigError:
