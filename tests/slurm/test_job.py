@@ -9,7 +9,6 @@ import pytest
 from files import FOLDER, TRACKSYNC, filled
 
 from oracle import assert_equal, client_of, found
-from tracksync.cli import COMMANDS
 from tracksync.config import Settings
 from tracksync.spool import default_spool, pending
 from waiting import until
@@ -195,7 +194,6 @@ def test_the_cron_line_may_overlap_itself(slurm, submit, home, server, state_dir
     assert all(len(found(server.url, run.id)) == 1 for run in runs)
 
 
-@pytest.mark.skipif("stage" not in COMMANDS, reason="there is no `tracksync stage` yet")
 def test_runs_on_the_node_s_disk_are_copied_when_the_job_is_killed(slurm, submit, home, notices):
     (home / "train.py").write_text(TRAINING)
     scratch = Writer(home / "disk" / "mlruns")

@@ -5,9 +5,11 @@ import re
 import shutil
 
 import pytest
-from files import FOLDER, filled
+from files import FOLDER, TRACKSYNC, filled
 
+from tracksync.spool import default_spool, pending
 from waiting import until
+from writer import Writer
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +71,34 @@ def test_once_per_node_and_the_job_never_suffers(slurm, disk, which):
         nodes = sorted(re.sub(r" [0-9]+$", " step", f"{node} {step}") for node, step, _ in staged)
         assert len(nodes) == 3, calls
         assert len({line for line in nodes if line.endswith(" step")}) == 2, calls
+
+
+def test_what_is_logged_to_the_node_s_disk_is_on_the_shared_one_afterwards(slurm, disk, tmp_path, state_dir):
+    """With the real `tracksync stage` and `notify`, and a job that is killed."""
+    store = Writer(tmp_path / "written")
+    run = store.run("staged")
+    run.log("loss", [1.0])
+    home = slurm.home / "hooks-real"
+    home.mkdir()
+    prolog = filled("taskprolog.sh", TRACKSYNC_SLURM=FOLDER, LOCAL_DISK=disk)
+    epilog = filled("taskepilog.sh", LOCAL_DISK=disk, TRACKSYNC=TRACKSYNC)
+    script = f"""#!/bin/sh
+mkdir -p "$MLFLOW_TRACKING_URI"
+cp -r {store.root}/. "$MLFLOW_TRACKING_URI"
+echo begun
+sleep 600
+"""
+    with slurm.hook("TaskProlog", prolog), slurm.hook("TaskEpilog", epilog):
+        env = {"TRACKSYNC_STATE_DIR": str(state_dir)}
+        job = slurm.sbatch(script, f"--output={slurm.home}/%j.out", cwd=home, env=env)
+        until(lambda: "begun" in slurm.output(job), seconds=60)
+        slurm.run("scancel", job)
+        slurm.ended(job)
+    copied = home / "mlruns" / run.path.relative_to(store.root)
+    assert (copied / "metrics" / "loss").read_bytes() == (run.path / "metrics" / "loss").read_bytes()
+    assert (copied / "meta.yaml").exists()
+    (notice,) = pending(default_spool(state_dir))
+    assert (notice.job, notice.work_dir) == (job, home / "mlruns")
 
 
 def test_who_has_chosen_where_to_log_is_left_alone(slurm, disk, tmp_path):
