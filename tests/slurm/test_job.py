@@ -83,6 +83,23 @@ def test_the_exit_code_is_the_training_s_whatever_tracksync_does(slurm, submit, 
     assert "no notice written" in slurm.output(jobs["missing"])
 
 
+def test_an_ordinary_user_needs_no_more(user_slurm):
+    """Daemons, job and files of somebody without rights, who may not even see where tracksync is installed."""
+    home = user_slurm.home
+    (home / "train.py").write_text('echo "$MLFLOW_TRACKING_URI $MLFLOW_RUN_CONTEXT"; exit 7\n')
+    shutil.copy(FOLDER / "job-env.sh", home)
+    for name, text in (("python", 'exec /bin/sh "$@"'), ("tracksync", f'echo "$@" >> {home}/called; exit 1')):
+        command(home / name, text)
+    script = home / "job.sh"
+    script.write_text(filled("job.sh", TRACKSYNC_SLURM=home, SCRATCH_STORE=home / "disk"))
+    env = {"PATH": f"{home}:{os.environ['PATH']}"}
+    job = user_slurm.sbatch(script, "--output=%j.out", cwd=home, env=env)
+    fields = user_slurm.ended(job)
+    assert (fields["JobState"], fields["ExitCode"]) == ("FAILED", "7:0"), user_slurm.output(job)
+    assert f'{home}/disk {{"slurm.job_id":"{job}"' in user_slurm.output(job)
+    assert (home / "called").read_text().splitlines() == [f"stage {home}/disk {home}/mlruns", "notify"]
+
+
 TRAINING = """
 trap 'echo told; exit 9' TERM USR1
 echo started ${SLURM_RESTART_COUNT:-0}
