@@ -111,3 +111,17 @@ def test_the_loop_sleeps_until_something_is_due(schedule):
     schedule.looked(schedule.runs["a"], 100.0, State.LIVE, None, busy=False)
     assert schedule.next(104.0) == 6.0
     assert schedule.next(200.0) == 0.0
+
+
+@pytest.mark.parametrize(("quiet", "pause"), [(0, 60), (24 * 600, 600), (10**9, 3600)])
+def test_a_run_that_slurm_s_word_has_closed_is_looked_at_ever_more_rarely(schedule, quiet, pause):
+    schedule.add(ref("closed"), 100.0, None)
+    schedule.add(ref("live"), 100.0, None)
+    run = schedule.runs["closed"]
+    schedule.closed(run, 100.0, quiet)
+    assert 0.75 * pause <= run.due - 100.0 <= 1.25 * pause
+    assert [run.ref.source_id for run in schedule.unsettled()] == ["live", "closed"]
+    schedule.hint(["closed"], 100.0)
+    assert "closed" in due(schedule, 100.0 + HINT_PAUSE)
+    schedule.looked(run, 200.0, State.LIVE, None, busy=False)
+    assert not run.closed

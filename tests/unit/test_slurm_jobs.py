@@ -62,13 +62,24 @@ def test_a_notice_makes_the_next_round_come_soon_but_not_at_once():
     world.known = {"1": RUNNING}
     world.later(0, "1")
     world.known = {"1": OVER}
-    world.jobs.hurry()
+    world.jobs.hear("1", None, None)
     world.later(HURRY - 1, "1")
     assert len(world.rounds) == 1
     world.later(1)
     assert world.jobs.over("1") == OVER
     world.later(HURRY, "2")
     assert len(world.rounds) == 2, "once"
+
+
+def test_what_a_notice_tells_counts_where_no_command_knows_the_job():
+    world = World()
+    for job_id, known in (("1", RUNNING), ("2", None), ("3", None)):
+        world.known[job_id] = known
+    for job_id in "12345":
+        world.jobs.hear(job_id, {"3": "REQUEUED", "5": None}.get(job_id, "FAILED"), 5000)
+    world.later(0, *"12345")
+    heard = Job("FAILED", None, 5000)
+    assert [world.jobs.over(job_id) for job_id in "12345"] == [None, heard, None, heard, None]
 
 
 def test_who_never_answers_is_asked_ever_more_rarely():
@@ -81,7 +92,7 @@ def test_who_never_answers_is_asked_ever_more_rarely():
 def test_off_it_asks_nobody():
     world = World(off=True)
     world.known = {"1": OVER}
-    world.jobs.hurry()
+    world.jobs.hear("1", None, None)
     world.later(INTERVAL, "1")
     assert (world.rounds, world.jobs.over("1")) == ([], None)
 

@@ -56,6 +56,7 @@ class Jobs:
         self._lock, self._round = threading.Lock(), threading.Lock()
         self._answers: dict[str, tuple[float, Job | None]] = {}
         self._wanted: set[str] = set()
+        self._heard: dict[str, Job] = {}
         self._urgent = False
         self._asked, self._pause = float("-inf"), INTERVAL
 
@@ -69,10 +70,16 @@ class Jobs:
                 self._wanted.add(job_id)
             return job if known and age <= FRESH else None
 
-    def hurry(self) -> None:
-        """Somebody says that a job may be over: the next round comes soon."""
+    def hear(self, job_id: str, state: str | None, end: int | None) -> None:
+        """A notice says that a job may be over: the next round comes soon.
+
+        ``state`` and ``end`` (ms) are Slurm's own words, if the writer knew them and could be trusted; they count
+        where no command knows the job.
+        """
         with self._lock:
             self._urgent = True
+            if state in OVER and end is not None and not self._off:
+                self._heard[job_id] = Job(state, None, end)
 
     def refresh(self) -> None:
         """Ask for the jobs that are wanted, if it is time; returns when they are answered, or nobody does."""
@@ -99,6 +106,7 @@ class Jobs:
             wanted, self._wanted, self._urgent = self._wanted, set(), False
             self._asked = self._clock()
         found = self._ask(wanted)
+        found |= {name: self._heard[name] for name in wanted & self._heard.keys() if found.get(name) is None}
         with self._lock:
             now = self._clock()
             self._answers = {name: known for name, known in self._answers.items() if now - known[0] < UNKNOWN_FOR}

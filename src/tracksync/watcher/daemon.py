@@ -48,7 +48,7 @@ class Watcher:
         self._schedule = Schedule(engine.settings)
         self._stores: dict[Store, set[Path]] = {}
         self._hints = Hints(listener.note)
-        self._notices = Notices(_spools(engine.settings), engine.sources, self._schedule.runs)
+        self._notices = Notices(_spools(engine.settings), engine.sources, self._schedule.runs, engine.parts.jobs)
         self._states: dict[str, State] = {}
         #: runs of which something was being written at the last look, or that another process held
         self._unsettled: set[str] = set()
@@ -177,7 +177,7 @@ class Watcher:
         elif outcome.state is State.REMOVED:
             self._schedule.later(run, now)
         else:
-            if outcome.entry.job_state is not None and outcome.state is State.DONE and not outcome.busy:
+            if outcome.entry.job_state is not None and self._complete(outcome):
                 self._engine.forget(source_id)
                 self._schedule.closed(run, now, (now_ms() - outcome.entry.job_end) / 1000)
                 return
@@ -188,16 +188,22 @@ class Watcher:
             if outcome.busy and self._notices.waits_for(source_id):
                 run.due = min(run.due, time.monotonic() + ELSEWHERE)
 
+    @staticmethod
+    def _complete(outcome: Outcome) -> bool:
+        """Whether a run has ended, and all of it is delivered."""
+        done = outcome.state is State.DONE and outcome.entry.confirmed
+        return done and not (outcome.busy or outcome.again)
+
     def _may_settle(self, outcome: Outcome, looked: float) -> bool:
         """Whether a run has settled: it has ended, and a second look at it found nothing more.
 
         The first look may have come before a network file system showed the last writes.
         """
-        if outcome.busy or outcome.state is not State.DONE or outcome.again:
+        if not self._complete(outcome):
             return False
         settle = self._engine.settings.settle_for(outcome.ref.path)
         quiet = outcome.delivered == Delivered() and self._states.get(outcome.ref.source_id) is State.DONE
-        return quiet and outcome.entry.confirmed and looked > 0 and time.monotonic() - looked >= min(settle, 1.0)
+        return quiet and looked > 0 and time.monotonic() - looked >= min(settle, 1.0)
 
     def _unchanged(self, run: Watched) -> bool:
         return run.stamp is not None and self._source(run.ref.store).stamp(run.ref) == run.stamp
@@ -260,8 +266,6 @@ class Watcher:
                 self._scan(now)
             self._unlisted = None
         asked = self._notices.take(now)
-        if asked:
-            self._engine.parts.jobs.hurry()
         self._states.update(dict.fromkeys(asked, State.PENDING))
         self._schedule.now(asked, now)
         if fresh and self._notices.runless:

@@ -12,6 +12,7 @@ from tracksync import spool
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError
 from tracksync.locate import exists, find_stores, runs_of
 from tracksync.model import AllSettled, Cursor, RunRef
+from tracksync.slurm.jobs import Jobs
 from tracksync.slurm.jobtags import jobs_in
 from tracksync.sources import Source
 from tracksync.spool import Notice
@@ -47,11 +48,14 @@ class Notices:
         spools: directories in which notices lie; they need not exist.
         sources: read the tags that name a run's job.
         runs: those that are followed, by source id.
+        jobs: is told which jobs may be over.
     """
 
-    def __init__(self, spools: Iterable[Path], sources: Mapping[str, Source], runs: Mapping[str, Watched]) -> None:
+    def __init__(
+        self, spools: Iterable[Path], sources: Mapping[str, Source], runs: Mapping[str, Watched], jobs: Jobs
+    ) -> None:
         self.spools = tuple(dict.fromkeys(spools))
-        self._sources, self._runs = sources, runs
+        self._sources, self._runs, self._told = sources, runs, jobs
         self._waiting: dict[Notice, _Waiting] = {}
         #: answered, and there still: it names what may not be read, or is not ours to remove
         self._left: set[Notice] = set()
@@ -69,6 +73,9 @@ class Notices:
         self._waiting = {notice: self._waiting[notice] for notice in self._waiting.keys() & set(pending)}
         new = [notice for notice in pending if notice not in self._waiting and notice not in self._left]
         self._waiting.update((notice, _Waiting(now, now)) for notice in new)
+        for notice in new:
+            if notice.job is not None:
+                self._told.hear(notice.job, notice.state, notice.ended_ms)
         return bool(new)
 
     def _changed(self, now: float) -> bool:
