@@ -138,6 +138,7 @@ def _destination(ledger: Ledger) -> DestinationSummary:
 
 def _run(entry: Entry) -> RunSummary:
     link = "none" if entry.parent is None else "linked" if entry.parent_run_id else "pending"
+    changed = entry.changed or entry.last_success or 0  # the latter of runs that an earlier version delivered
     return RunSummary(
         source_id=entry.source_id,
         name=entry.name,
@@ -157,8 +158,8 @@ def _run(entry: Entry) -> RunSummary:
         job=entry.job,
         job_state=entry.job_state,
         job_end=_iso(entry.job_end) if entry.job_state else None,
-        changed=_iso(entry.changed or None),
-        stale=entry.state is State.LIVE and 0 < entry.changed < time.time() * 1000 - STALE_AFTER,
+        changed=_iso(changed or None),
+        stale=entry.state is State.LIVE and 0 < changed < time.time() * 1000 - STALE_AFTER,
         link=link,
         held=tuple(Held(item, problem.reason, problem.hint) for item, problem in sorted(entry.held.items())),
         refused=dict(sorted(entry.refused.items())),

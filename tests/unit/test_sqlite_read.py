@@ -310,6 +310,14 @@ class TestNewest:
         old.end()
         assert source.newest(ref(old)) == START + 10_000
 
+    def test_artifacts_have_times_of_their_own(self, store, source):
+        run = store.run(start=5)
+        path = store.path.parent / "mlruns" / str(run.experiment) / run.id / "artifacts" / "deep" / "a.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+        os.utime(path, (1_800_000_000, 1_800_000_000))
+        assert source.newest(ref(run)) == 1_800_000_000_000
+
 
 def test_marks_are_the_same_whoever_reads(store):
     run = store.run()
