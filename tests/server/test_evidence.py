@@ -5,6 +5,7 @@ A real one is asked in ../slurm/test_evidence.py.
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -200,10 +201,32 @@ def test_a_lost_ledger_opens_nothing_that_slurm_has_forgotten(
     assert proxy.count("runs/update") == 0
     assert told(server, run) == ("FAILED", ENDED * 1000, "OUT_OF_MEMORY")
     store.grow(run, ENDED + 3600)
-    tracksync.push(store.root, settings=other)
-    assert told(server, run)[::2] == ("RUNNING", None)
+    tracksync.push(store.root, settings=replace(other, state_dir=tmp_path / "newer"))
+    assert told(server, run)[::2] == ("RUNNING", None), "lost again, and continued"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("growing", [False, True])
+def test_what_broke_off_is_carried_out_later(files, slurm, settings, proxy, server, experiment_name, growing):
+    """The end, or the way back from it: by then Slurm has forgotten the job."""
+    run = files.run(experiment_name, {"slurm.job_id": "11"})
+    slurm.job(11, "COMPLETED")
+    if growing:
+        tracksync.push(files.root, settings=settings)
+        files.grow(run, ENDED + 3600)
+    refusal = '{"error_code": "BAD_REQUEST", "message": "cannot execute INSERT in a read-only transaction"}'
+    proxy.answer("delete-tag" if growing else "runs/update", 400, body=refusal, times=None)
+    report = tracksync.push(files.root, settings=settings)
+    assert report.exit_code == 5
+    assert told(server, run) == ("RUNNING", ENDED * 1000 if growing else None, "COMPLETED")
+    slurm.forget()
+    proxy.clear()
+    tracksync.push(files.root, settings=replace(settings, retry=True))
+    assert told(server, run)[::2] == (("RUNNING", None) if growing else ("FINISHED", "COMPLETED"))
+    assert tracksync.verify([files.root], settings=settings).exit_code == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "tags"),
     [
@@ -220,6 +243,7 @@ def test_a_job_that_proves_nothing_closes_nothing(files, slurm, settings, server
     assert told(server, run) == OPEN
 
 
+@pytest.mark.slow
 def test_the_run_of_an_earlier_start_of_a_requeued_job_was_killed(files, slurm, settings, server, experiment_name):
     first = files.run(experiment_name, {"slurm.job_id": "11"})
     last = dated(files.run(experiment_name, {"slurm.job_id": "11"}), CHANGED + 20)
@@ -262,6 +286,7 @@ def test_it_counts_as_ended_for_everything_else(files, slurm, settings, server, 
     assert tracksync.verify([files.root], settings=small).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_accounting_knows_what_the_controller_has_forgotten(files, slurm, settings, server, experiment_name):
     runs = [files.run(experiment_name, {"slurm.job_id": str(number)}) for number in (11, 12, 13)]
     sacct = f"11|11|REQUEUED|{BEGAN - 900}|{BEGAN - 800}|lab\n11|11|CANCELLED by 0|{BEGAN}|{ENDED}|lab"
@@ -285,6 +310,7 @@ def test_the_log_of_ended_jobs_counts_only_for_what_the_controller_has_forgotten
     assert told(server, run) == ("FAILED", ENDED * 1000, "NODE_FAIL")
 
 
+@pytest.mark.slow
 def test_scontrol_answers_where_squeue_does_not(files, slurm, settings, server, experiment_name):
     run = files.run(experiment_name, {"slurm.job_id": "11"})
     slurm.command("squeue", "echo squeue: error: Invalid job format specification >&2; exit 1")
@@ -297,11 +323,11 @@ def test_scontrol_answers_where_squeue_does_not(files, slurm, settings, server, 
 @pytest.mark.parametrize(
     "script",
     [
-        "sleep 600 & sleep 600",
+        pytest.param("sleep 600 & sleep 600", marks=pytest.mark.slow),
         "head -c 100000 /dev/urandom",
-        "yes '11 11 COMPLETED'",
+        pytest.param("yes '11 11 COMPLETED'", marks=pytest.mark.slow),
         "printf '11\\n11 11\\n11 11 COMPLETED 1 99999999999999999999 0\\n-1 x COMPLETED 1 2 3\\n'",
-        "kill -9 $$",
+        pytest.param("kill -9 $$", marks=pytest.mark.slow),
     ],
     ids=["hang", "garbage", "endless", "torn", "killed"],
 )
