@@ -1,6 +1,6 @@
 """Runs that their jobs left open, and what a Slurm says of the jobs: here one that says whatever a test wants.
 
-A real one is asked in ../slurm/test_evidence.py.
+A real one is asked in ../slurm/test_ended_jobs.py.
 """
 
 import os
@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 import tracksync
+from fakeslurm import BEGAN, CHANGED, ENDED, FORGOTTEN, NO_ACCOUNTING, NOBODY, FakeSlurm, dated
 from oracle import artifacts, client_of, counterpart, points
 from rawstore import RUNNING, RawStore
 from sqlitestore import START, Database
@@ -20,50 +21,11 @@ from tracksync.status import render, summary
 from waiting import until
 from watching import ran, watching
 
-#: Seconds since the epoch: the runs of these tests were changed last at CHANGED, in jobs that ran from BEGAN to ENDED.
-BEGAN, CHANGED, ENDED = START // 1000 - 600, START // 1000, START // 1000 + 40
-NOBODY = "exit 1"
-FORGOTTEN = "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"
-NO_ACCOUNTING = "echo Slurm accounting storage is disabled >&2; exit 1"
-
-
-class Slurm:
-    """Stands for the commands of Slurm: each a shell script, which notes that it was asked."""
-
-    def __init__(self, directory):
-        self.directory, self.known = directory, {}
-        for name, script in (("squeue", FORGOTTEN), ("scontrol", FORGOTTEN), ("sacct", NO_ACCOUNTING)):
-            self.command(name, script)
-
-    def command(self, name, script):
-        path = self.directory / name
-        path.with_suffix(".new").write_text(f'#!/bin/sh\necho "$0 $*" >> {self.directory}/asked\n{script}\n')
-        path.with_suffix(".new").chmod(0o755)
-        path.with_suffix(".new").replace(path)
-
-    def job(self, number, state, start=BEGAN, end=ENDED, restarts=0, cluster="lab", task=None):
-        """What the controller says of a job from now on."""
-        self.known[number] = f"{number} {task or number} {state} {start} {end} {restarts} {cluster}"
-        self.command("squeue", "cat <<'E'\n" + "\n".join(self.known.values()) + "\nE")
-
-    def forget(self):
-        """The jobs ended more than MinJobAge ago."""
-        self.known.clear()
-        self.command("squeue", FORGOTTEN)
-
-    @property
-    def asked(self):
-        log = self.directory / "asked"
-        return log.read_text().splitlines() if log.exists() else []
-
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    directory = tmp_path / "slurm"
-    directory.mkdir()
-    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(jobs, "INTERVAL", 0.2)
-    return Slurm(directory)
+    return FakeSlurm(tmp_path / "slurm", monkeypatch)
 
 
 class Files:
@@ -101,14 +63,6 @@ class Rows:
     def grow(self, run, when):
         run.steps = (when - CHANGED) * 1000
         run.log("loss", [0.5])
-
-
-def dated(run, when):
-    """Give all files of a run an mtime, in seconds since the epoch."""
-    for directory, _, names in os.walk(run.path):
-        for name in names:
-            os.utime(os.path.join(directory, name), (when, when))
-    return run
 
 
 @pytest.fixture(params=[Files, pytest.param(Rows, marks=pytest.mark.slow)], ids=["files", "rows"])

@@ -92,11 +92,13 @@ def test_runs_end_as_their_jobs_did(asked, store, settings, server, tmp_path, ex
         "COMPLETED": submit(asked, runs["COMPLETED"], "log 1"),
         "FAILED": submit(asked, runs["FAILED"], "log 1; exit 3"),
         **{state: submit(asked, runs[state], "log 1; exec sleep 600") for state in ("CANCELLED", "RUNNING")},
-        "TIMEOUT": submit(asked, runs["TIMEOUT"], "log 1; exec sleep 600", "--time=1"),
+        "TIMEOUT": submit(asked, runs["TIMEOUT"], "log 1; exec sleep 600", "--time=2"),
     }
     row = database.run(experiment_name, start=int(time.time() * 1000))
     script = LOG_ROW.format(python=sys.executable, database=database.path, run=row.id, script="exit 1")
     ids["row"], runs["row"] = asked.sbatch(script, "--output=/dev/null"), row
+    asked.running(ids["TIMEOUT"])
+    asked.run("scontrol", "update", f"JobId={ids['TIMEOUT']}", "EndTime=now")  # the limit is looked at every 30 s
     asked.running(ids["CANCELLED"])
     asked.run("scancel", ids["CANCELLED"])
     for name, job in ids.items():
