@@ -27,8 +27,8 @@ from tracksync.sources.sqlite.models import Reading
 from tracksync.sources.sqlite.rows import RunRow
 from tracksync.sources.sqlite.scan import Scan
 from tracksync.sources.sqlite.tails import Indexes, Run
-from tracksync.sources.sqlite.values import Scratch, new_params, new_tags
 from tracksync.sources.texts import PARENT, RUN_NAME, parent_of
+from tracksync.sources.values import Scratch, new_params, new_tags
 
 
 class _Open:

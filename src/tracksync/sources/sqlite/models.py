@@ -18,7 +18,7 @@ from tracksync.sources.sqlite import artifacts
 from tracksync.sources.sqlite.database import Database
 from tracksync.sources.sqlite.modelrows import ModelRow, ModelRows
 from tracksync.sources.sqlite.modeltails import new_model_metrics
-from tracksync.sources.sqlite.values import Scratch, new_params, new_tags
+from tracksync.sources.values import Scratch, new_params, new_tags
 
 
 @dataclass(frozen=True, slots=True)
