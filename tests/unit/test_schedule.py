@@ -125,3 +125,11 @@ def test_a_run_that_slurm_s_word_has_closed_is_looked_at_ever_more_rarely(schedu
     assert "closed" in due(schedule, 100.0 + HINT_PAUSE)
     schedule.looked(run, 200.0, State.LIVE, None, busy=False)
     assert not run.closed
+
+
+def test_events_name_runs_by_their_directories_whatever_their_ids_are(schedule):
+    run = RunRef(Store("wandb", Path("/scratch/wandb")), "wandb:p/abc@1", Path("/scratch/wandb/offline-run-1-abc"))
+    schedule.add(run, 100.0, STAMP)
+    schedule.add(ref("a"), 100.0, STAMP)
+    assert schedule.touched([f"{run.path}/run-abc.wandb", "/scratch/other/x"]) == {run.source_id}
+    assert schedule.touched([str(ref("a").path / "metrics" / "loss")]) == {"a"}

@@ -301,7 +301,7 @@ class Watcher:
             self._look_into(store, now)
         if not paths:
             return
-        self._schedule.hint({part for path in paths for part in path.split("/") if part in runs}, now)
+        self._schedule.hint(self._schedule.touched(paths), now)
         if any(part not in runs for part in {Path(path).name for path in paths}):
             self._list_at = min(self._list_at, now + 1.0)
 

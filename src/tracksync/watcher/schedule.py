@@ -40,6 +40,7 @@ class Schedule:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.runs: dict[str, Watched] = {}
+        self._names: dict[str, set[str]] = {}
 
     def add(self, ref: RunRef, now: float, stamp: tuple[int, ...] | None) -> None:
         """Follow a run from now on: at once, or if it has settled with ``stamp`` as a settled one."""
@@ -48,6 +49,7 @@ class Schedule:
             return
         due = now if stamp is None else now + self._jitter(self._settings.settled_interval)
         self.runs[ref.source_id] = Watched(ref, due, now + self._jitter(self._settings.walk_interval), stamp)
+        self._names.setdefault(ref.path.name, set()).add(ref.source_id)
 
     def due(self, now: float) -> Iterator[Watched]:
         """The runs whose time has come, those that go on first."""
@@ -95,6 +97,11 @@ class Schedule:
             if (run := self.runs.get(source_id)) is not None:
                 run.due = min(run.due, max(now, run.looked + HINT_PAUSE))
                 run.stamp = None
+
+    def touched(self, paths: Iterable[str]) -> set[str]:
+        """The runs in or below whose directories the paths of events lie, by the directories' names."""
+        parts = {part for path in paths for part in path.split("/")}
+        return {source_id for part in parts for source_id in self._names.get(part, ())}
 
     def now(self, ids: Iterable[str], now: float) -> None:
         """Somebody asks for these runs: look at once."""
