@@ -15,11 +15,16 @@ class PathMap:
 
     def find(self, path: PurePosixPath) -> Path | None:
         """Where ``path`` is now; None when nothing was said about it."""
+        place = self.place(path)
+        return place[0] / place[1] if place is not None else None
+
+    def place(self, path: PurePosixPath) -> tuple[Path, PurePosixPath] | None:
+        """The same in two parts: the directory that was named as new, and what lies below it."""
         fitting = [old for old in self._pairs if path.is_relative_to(old)]
         if not fitting:
             return None
         old = max(fitting, key=lambda found: len(found.parts))
-        return self._pairs[old] / path.relative_to(old)
+        return self._pairs[old], path.relative_to(old)
 
 
 def local_path(uri: str) -> str | None:
