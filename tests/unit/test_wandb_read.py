@@ -386,7 +386,7 @@ class TestGrowth:
         assert [p.value for p in got["a"]] == [0, 1, 2, 3, 4]
 
     def test_what_is_delivered_is_let_go_and_read_again_when_asked_for(self, root, source, monkeypatch):
-        monkeypatch.setattr("tracksync.sources.wandb.FEW", 3)
+        monkeypatch.setattr("tracksync.sources.spooltails.FEW", 3)
         run, cursor, got = Log(root), Cursor(), {}
         for step in range(20):
             run.log(step, a=step)

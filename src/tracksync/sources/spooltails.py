@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Iterator
 
 from tracksync.model import Cursor, MetricChunk
-from tracksync.sources.pointspool import Mark, PointSpool, points_of, rows_in
+from tracksync.sources.pointspool import Mark, PointSpool, ScratchDirectory, points_of, rows_in
 
-#: Points that a tail takes from the spool at a time.
-_AT_ONCE = 4096
+#: Points that were delivered and are kept nevertheless.
+FEW = 1000
 
 
 class SpoolTail:
@@ -68,7 +68,11 @@ def tails(spool: PointSpool, cursor: Cursor) -> Iterator[SpoolTail]:
             yield SpoolTail(spool, key, mark)
 
 
-def delivered(spool: PointSpool, cursor: Cursor) -> dict[str, Mark] | None:
-    """The marks from which a new spool can go on, when all that this one keeps is acknowledged; else None."""
+def renewed(spool: PointSpool, cursor: Cursor, scratch: ScratchDirectory) -> PointSpool:
+    """A spool that goes on where this one ends, when all that it keeps is acknowledged; else itself.
+
+    A few points are kept nevertheless: to compare a short run once more, it is not read again.
+    """
     marks = {key: mark_of(cursor, key) for key in spool.counts}
-    return marks if all(mark.points == spool.counts[key] for key, mark in marks.items()) else None
+    done = all(mark.points == spool.counts[key] for key, mark in marks.items())
+    return PointSpool(scratch, marks) if done and spool.kept > FEW else spool

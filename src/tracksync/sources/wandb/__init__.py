@@ -21,7 +21,7 @@ from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, RunStatus, 
 from tracksync.mounts import is_local
 from tracksync.sources import spooltails
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.pointspool import PointSpool, ScratchDirectory
+from tracksync.sources.pointspool import ScratchDirectory
 from tracksync.sources.searching import pass_over
 from tracksync.sources.seen import Seen, reading
 from tracksync.sources.values import Scratch, new_params, new_tags
@@ -35,8 +35,6 @@ from tracksync.sources.wandb.texts import params_of, tags_of
 NO_PROJECT = "uncategorized"
 #: Logs whose state is remembered between looks.
 LOGS = 1000
-#: Points that were delivered and are kept nevertheless: to compare a short run once more, it is not read again.
-FEW = 1000
 LONGEST_NAME = 1000
 
 
@@ -173,9 +171,7 @@ class WandbSource:
             log.advance()
         if not log.state.named or identity(log.state).source_id != run.source_id:
             raise ReplacedError
-        marks = spooltails.delivered(log.state.points, cursor)
-        if marks is not None and log.state.points.kept > FEW:
-            log.state.points = PointSpool(self._scratch, marks)
+        log.state.points = spooltails.renewed(log.state.points, cursor, self._scratch)
         if log.parent is None:
             log.parent = self._earlier(run, log)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from tracksync.fsutil import NotRegularError, lstat_below
 from tracksync.model import FileItem
-from tracksync.sources.artifacts import new_artifacts
+from tracksync.sources.artifacts import new_artifacts, new_file
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.seen import LINK, Seen, reading
+from tracksync.sources.seen import Seen, reading
 from tracksync.sources.wandb.state import LoggedArtifact
 
 
@@ -41,7 +39,7 @@ def _contents(seen: Seen, artifact: LoggedArtifact, paths: PathMap) -> Iterator[
             seen.refused[f"artifact:{name}"] = (
                 f"it lies at {local[:200]}, outside the run's directory; to have it read: --path-map OLD=NEW"
             )
-        elif (item := _item(seen, name, *place)) is not None:
+        elif (item := new_file(seen, name, *place)) is not None:
             yield item
 
 
@@ -54,23 +52,3 @@ def _place(seen: Seen, local: str, paths: PathMap) -> tuple[Path, str] | None:
         return Path(os.path.realpath(mapped[0])), str(mapped[1])
     root = seen.run.store.root
     return (root, str(path.relative_to(root))) if path.is_relative_to(seen.run.path) else None
-
-
-def _item(seen: Seen, name: str, root: Path, relative: str) -> FileItem | None:
-    item = f"artifact:{name}"
-    try:
-        with reading(root / relative):
-            status = lstat_below(root, relative)
-    except (FileNotFoundError, NotADirectoryError):
-        seen.refused[item] = f"there is no {root / relative} here"
-        return None
-    except NotRegularError:
-        seen.refused[item] = LINK
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        seen.refused[item] = LINK
-        return None
-    mark = [status.st_size, status.st_mtime_ns]
-    if seen.cursor.get("artifacts", name) == mark or not seen.settled(item, tuple(mark)):
-        return None
-    return FileItem(name, root, relative, status.st_size, status.st_mtime_ns, mark)
