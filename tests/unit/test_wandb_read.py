@@ -7,6 +7,7 @@ import shutil
 import pytest
 from filestore_make import Clock, deliver
 from wandb_make import (
+    ALERT,
     ARTIFACT,
     CONFIG,
     FINAL,
@@ -16,6 +17,7 @@ from wandb_make import (
     START,
     STATS,
     SUMMARY,
+    USED,
     VERSIONS,
     Log,
     field,
@@ -316,6 +318,23 @@ class TestFiles:
         delta = read(source, run)
         assert [f.path for f in delta.files] == ["media/a.png"]
         assert "artifact:link" in delta.refused
+
+    def test_a_link_in_place_of_the_files_is_refused(self, root, source, tmp_path):
+        run = Log(root)
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "secret").write_text("secret")
+        (run.directory / "files").symlink_to(tmp_path / "elsewhere")
+        delta = read(source, run)
+        assert delta.files == ()
+        assert "artifact:files" in delta.refused
+
+    def test_what_has_no_place_in_mlflow_is_named(self, root, source):
+        run = Log(root)
+        run.write(ALERT, field(1, "title"))
+        run.write(ALERT, field(1, "title"))
+        run.write(USED, field(3, "data:v3"))
+        refused = read(source, run).refused
+        assert (refused["alerts"][:2], set(refused)) == ("2:", {"alerts", "input:data:v3"})
 
     def test_the_contents_of_artifacts(self, root, source, tmp_path):
         run = Log(root)

@@ -12,6 +12,7 @@ VERSIONS = ("0.17.9", "0.28.2", "0.31.0")
 BLOCK = 32768
 START = 1_700_000_000
 #: numbers of the records and fields in wandb_internal.proto
+ALERT, USED = 10, 25
 HISTORY, SUMMARY, CONFIG, STATS, ARTIFACT, METRIC, RUN, EXIT, HEADER, FINAL = 2, 3, 5, 7, 8, 12, 17, 18, 21, 20
 
 

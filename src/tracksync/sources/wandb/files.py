@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tracksync.model import FileItem
 from tracksync.sources.artifacts import new_artifacts, new_file
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.seen import Seen, reading
+from tracksync.sources.seen import LINK, Seen, reading
 from tracksync.sources.wandb.state import LoggedArtifact
 
 
@@ -20,6 +20,8 @@ def new_files(seen: Seen, logged: Iterable[LoggedArtifact], paths: PathMap) -> I
     """
     root, below = seen.run.store.root, f"{seen.run.path.name}/files"
     with reading(seen.run.path / "files"):
+        if (seen.run.path / "files").is_symlink():
+            seen.refused["artifact:files"] = LINK
         own = list(seen.regular_files(root, below, "artifact"))
     yield from new_artifacts(seen, root, f"{below}/", own)
     for artifact in logged:

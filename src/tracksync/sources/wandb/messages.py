@@ -43,6 +43,7 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
     },
     "Manifest": {"contents": (4, "Entry", True), "manifest_file_path": (5, _BYTES, False)},
     "Artifact": {"name": (5, _BYTES, False), "digest": (6, _BYTES, False), "manifest": (12, "Manifest", False)},
+    "Use": {"name": (3, _BYTES, False)},
     "Metric": {"name": (1, _BYTES, False), "glob_name": (2, _BYTES, False), "step_metric": (4, _BYTES, False)},
     "Run": {
         "run_id": (1, _BYTES, False),
@@ -77,12 +78,14 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
         "config": (5, "Changes", False),
         "stats": (7, "Stats", False),
         "artifact": (8, "Artifact", False),
+        "alert": (10, "Final", False),
         "metric": (12, "Metric", False),
         "run": (17, "Run", False),
         "exit": (18, "Exit", False),
         "final": (20, "Final", False),
         "header": (21, "Header", False),
         "footer": (22, "Final", False),
+        "use_artifact": (25, "Use", False),
         "environment": (26, "Environment", False),
     },
 }

@@ -61,6 +61,7 @@ class State:
     _core: bool = False
     _closed: bool = False
     _stats: int = 0
+    _alerts: int = 0
     _digests: dict[str, list[bytes]] = field(default_factory=dict)
     #: the latest update or removal of each item by its key as it is encoded, oldest first
     _summary: dict[bytes, bytes] = field(default_factory=dict)
@@ -170,6 +171,13 @@ class State:
         files = tuple((_text(e.path), _text(e.local_path), _text(e.ref)) for e in artifact.manifest.contents)
         elsewhere = _text(artifact.manifest.manifest_file_path)
         self.artifacts.append(LoggedArtifact(name, len(known) - 1, files, elsewhere))
+
+    def _on_use_artifact(self, used: Message) -> None:
+        self.refused[f"input:{_text(used.name)}"] = "an artifact that the run used: MLflow has no such link"
+
+    def _on_alert(self, _: Message) -> None:
+        self._alerts += 1
+        self.refused["alerts"] = f"{self._alerts}: MLflow has no place for them"
 
     def _on_stats(self, stats: Message) -> None:
         time = _ms(stats.timestamp)
