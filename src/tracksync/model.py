@@ -188,7 +188,10 @@ class MetricTail(Protocol):
 
     @property
     def restarted(self) -> bool:
-        """Whether the key shrank or was replaced since the cursor: the tail is all of it, delivered or not."""
+        """Whether the key shrank or was replaced since the cursor: the tail is all of it, delivered or not.
+
+        Without a cursor: whether the source itself says that it lost points, so that the server may hold more.
+        """
 
     def chunks(self, max_points: int) -> Iterator[MetricChunk]:
         """Read the tail from the cursor on, in chunks of at most ``max_points``; can be called again.

@@ -89,7 +89,8 @@ def unsent(
     """The parts of ``tails`` that the server does not hold yet.
 
     Raises:
-        HeldError: the server holds a point of a key that the source, read from its start, does not: another run.
+        HeldError: the server holds a point of a key that the source, read from its start, does not: another run. A
+            tail that says of itself that it was cut is that of no other run.
     """
     rest = []
     for tail in tails:
@@ -99,7 +100,7 @@ def unsent(
             rest.append(tail)
             continue
         known, seen = _count_known(tail, latest, partial(destination.history, remote.run_id, key))
-        if not seen and cursor.get("metrics", tail.key) is None:
+        if not seen and cursor.get("metrics", tail.key) is None and not tail.restarted:
             raise _other_run(tail, remote)
         rest.append(Rest(tail, known))
     return tuple(rest)
@@ -131,7 +132,8 @@ def held_exactly(
         count = 0 if latest is None else _by_latest(tail, latest)
         if count is None:
             count = _leading(tail, destination.history(remote.run_id, key))
-        if latest is not None and not count and cursor.get("metrics", tail.key) is None and not _holds(tail, latest):
+        unknown = cursor.get("metrics", tail.key) is None and not tail.restarted
+        if latest is not None and not count and unknown and not _holds(tail, latest):
             raise _other_run(tail, remote)
         if count is None:  # the file was rewritten, or people logged to the run on the server
             odd[tail.key] = Unheld(tail, destination.history(remote.run_id, key))

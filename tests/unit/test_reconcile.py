@@ -168,6 +168,16 @@ def test_a_tail_behind_a_cursor_may_lack_the_latest_point():
     assert left(rest) == points(1, 2)
 
 
+def test_a_tail_that_says_that_points_were_taken_back_is_that_of_no_other_run():
+    tail, server = Tail(*points(1, 2, 3)), Held(points(1, 2, 9))
+    tail.restarted = True
+    (rest,) = unsent([tail], Cursor(), server.run(), server)
+    assert left(rest) == points(3)
+    lost = Held(points(7, 8))
+    _, odd = held_exactly([tail], Cursor(), lost.run(), lost)
+    assert left(odd["k"]) == points(1, 2, 3)
+
+
 def test_the_tag_survives_the_round_trip_and_anything_else_is_nothing():
     cursor = ServerCursor(3, 10, 2, {"params": "ab"}, frozenset({0, 7, 2**32 - 1}))
     assert ServerCursor.parse(cursor.text()) == cursor
