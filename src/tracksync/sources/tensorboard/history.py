@@ -35,6 +35,7 @@ class _Memory:
     params: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     torn: dict[str, str] = field(default_factory=dict)
+    newest: int = 0
 
     def holds(self, marks: Mapping[str, KeyMark]) -> bool:
         """Whether all that was acknowledged at the last look still is."""
@@ -51,6 +52,8 @@ class History:
     tails: tuple[EventTail, ...]
     texts: dict[str, str]
     params: dict[str, str]
+    #: when the last event happened (ms), delivered or not
+    newest: int
 
 
 class Histories:
@@ -71,7 +74,7 @@ class Histories:
         marks = {key: mark_of(seen.cursor, key) for key in seen.cursor.parts["metrics"]}
         if known.quiet and files == known.files and marks == known.marks:
             seen.refused.update(known.refused | known.torn)
-            return History((), known.texts, known.params)
+            return History((), known.texts, known.params, known.newest)
         replaced = {file.name for file in files if _replaced(file, marks)}
         restarted = {key for key, (_, at) in marks.items() if at.keys() & replaced}
         kept = {key: _without(mark, replaced) for key, mark in marks.items()}
@@ -85,10 +88,10 @@ class Histories:
         for params in scan.params:  # the first value of each: a param never changes
             known.params = params | known.params
         known.refused |= scan.refused
-        known.torn = scan.torn
+        known.torn, known.newest = scan.torn, max(known.newest, scan.newest)
         seen.refused.update(known.refused | known.torn)
         seen.waiting += scan.waiting
-        return History(tails, known.texts, known.params)
+        return History(tails, known.texts, known.params, known.newest)
 
     def _memory(self, run: Path) -> _Memory:
         with self._lock:

@@ -117,6 +117,8 @@ class Scan:
         #: the ends of files that are not read, of a run that has ended: a reopened one may complete them
         self.torn: dict[str, str] = {}
         self.waiting = 0
+        #: when the newest of what was read happened (ms)
+        self.newest = 0
         for number, file in enumerate(files):
             self._read(number, file, starts.get(file.name, 0))
 
@@ -146,6 +148,7 @@ class Scan:
         self._tail(file, position, passed, reason)
 
     def _note(self, name: str, record: Record, event: Event) -> None:
+        self.newest = max(self.newest, event.time)
         if event.restart:
             void = {key for key, series in self.series.items() if series.drop_from(event.step)}
             self.purged |= void
