@@ -13,6 +13,7 @@ from pathlib import Path
 from tracksync.errors import GoneError, HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, login_of, read_small, walk_regular
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
+from tracksync.sources.batteryml.twins import left_out
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
 from tracksync.sources.filestore.experiments import ExperimentTags
@@ -50,8 +51,12 @@ class FileStoreSource:
         return locate.find(path)
 
     def discover(self, store: Store, within: Path | None = None) -> Iterator[RunRef]:
-        """List the runs, also deleted ones and those whose ``meta.yaml`` is not there yet; see Source.discover."""
-        return locate.discover(store, within)
+        """List the runs, also deleted ones and those whose ``meta.yaml`` is not there yet; see Source.discover.
+
+        Empty ones that BatteryML's directories hold whole are left out.
+        """
+        left = left_out(store.root)
+        return (run for run in locate.discover(store, within) if run.path not in left)
 
     def stamp(self, run: RunRef) -> tuple[int, ...] | None:
         """The mtime (ns) and size of ``meta.yaml``; see Source.stamp."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from tracksync.errors import GoneError, NotSettledError
 from tracksync.fsutil import owner_of
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, RunStatus, Store, Tally
+from tracksync.sources.documents import none_taken, rows
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import Seen, reading
 from tracksync.sources.tensorboard.history import Histories, points_before
@@ -76,8 +77,8 @@ class TensorBoardSource:
             raise NotSettledError(f"{run.path} holds no event file that can be read")
         seen = Seen(run, cursor, looks, ended=looks.over)
         history = self._histories.look(seen, place.files)
-        tags, tag_files = new_tags(seen, _rows(history.texts), self._scratch, _no_artifact)
-        params, param_files = new_params(seen, _rows(history.params), self._scratch, _no_artifact)
+        tags, tag_files = new_tags(seen, rows(history.texts), self._scratch, none_taken)
+        params, param_files = new_params(seen, rows(history.params), self._scratch, none_taken)
         return Delta(
             header=_header(run, place),
             params=tuple(params),
@@ -96,16 +97,6 @@ class TensorBoardSource:
 
 def _source_id(identity: str) -> str:
     return f"{KIND}:{identity}"
-
-
-def _rows(texts: dict[str, str]) -> list[tuple[str, bytes]]:
-    return [(key, text.encode(errors="replace")) for key, text in texts.items()]
-
-
-def _no_artifact(name: str) -> bool:
-    """Whether the run has an artifact of that name: event files are no artifacts."""
-    del name
-    return False
 
 
 def _header(run: RunRef, place: Place) -> RunHeader:
