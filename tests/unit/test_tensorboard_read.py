@@ -307,3 +307,29 @@ def test_a_text_goes_when_two_looks_agree_where_it_is_long(run, log):
     deliver(delta, cursor)
     assert [file.path for file in delta.files] == ["tracksync/tags/long.txt"]
     assert read(cursor).empty
+
+
+class TestLightning:
+    """Its logger writes hyperparameters to a file beside the events, and to the events only with a metric."""
+
+    def params(self, delta):
+        return {param.key: param.value for param in delta.params}
+
+    def test_the_file_is_read_where_the_events_hold_none(self, run, log):
+        (run / "hparams.yaml").write_text("lr: 0.1\nnet:\n  size: !!python/tuple [1, 2]\nname: null\n")
+        assert self.params(reader(run)(Cursor())) == {"lr": "0.1", "net.size": "[1, 2]", "name": "None"}
+        log.hparams({"lr": 0.5})
+        assert self.params(reader(run)(Cursor())) == {"lr": "0.5"}
+
+    @pytest.mark.parametrize(("text", "waits"), [("", 0), ("{}", 0), ("[", 1), ("text", 1)])
+    def test_a_file_that_holds_nothing_yet(self, run, log, text, waits):
+        (run / "hparams.yaml").write_text(text)
+        delta = reader(run)(Cursor())
+        assert (delta.params, delta.waiting, delta.refused) == ((), waits, {})
+
+    def test_a_link_is_refused(self, run, log, tmp_path):
+        (tmp_path / "secret").write_text("key: 7")
+        (run / "hparams.yaml").symlink_to(tmp_path / "secret")
+        delta = reader(run)(Cursor())
+        assert delta.params == ()
+        assert list(delta.refused) == ["hparams.yaml"]

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tracksync.errors import GoneError, NotSettledError
-from tracksync.fsutil import owner_of
+from tracksync.fsutil import NotRegularError, owner_of, read_small
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, RunStatus, Store, Tally
-from tracksync.sources.documents import none_taken, rows
+from tracksync.sources.documents import MAX_SIZE, flat, none_taken, read_yaml, rows
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.seen import Seen, reading
+from tracksync.sources.seen import LINK, Seen, reading
 from tracksync.sources.tensorboard.history import Histories, points_before
 from tracksync.sources.tensorboard.locate import KIND, Place, Places, find, stamp_of
 from tracksync.sources.values import Scratch, new_params, new_tags
 
+HPARAMS = "hparams.yaml"
 #: Characters of a run's name: no server keeps more than 255, and the ledger keeps each.
 LONGEST_NAME = 1000
 
@@ -78,7 +79,7 @@ class TensorBoardSource:
         seen = Seen(run, cursor, looks, ended=looks.over)
         history = self._histories.look(seen, place.files)
         tags, tag_files = new_tags(seen, rows(history.texts), self._scratch, none_taken)
-        params, param_files = new_params(seen, rows(history.params), self._scratch, none_taken)
+        params, param_files = new_params(seen, rows(history.params or _sidecar(seen)), self._scratch, none_taken)
         return Delta(
             header=_header(run, place),
             params=tuple(params),
@@ -93,6 +94,26 @@ class TensorBoardSource:
         """How much lies before ``cursor``; see Source.tally."""
         files = cursor.parts["artifacts"].values()
         return Tally(points_before(cursor), len(files), sum(size for size, _ in files), {})
+
+
+def _sidecar(seen: Seen) -> dict[str, str]:
+    """The hyperparameters that Lightning puts beside the events, of a run whose events hold none."""
+    relative = f"{seen.run.path.relative_to(seen.run.store.root)}/{HPARAMS}"
+    where = seen.run.store.root / relative
+    try:
+        with reading(where):
+            data, _ = read_small(seen.run.store.root, relative, MAX_SIZE)
+        return dict(flat(read_yaml(data, str(where)))) if data.strip() else {}
+    except FileNotFoundError:
+        return {}
+    except NotRegularError:
+        seen.refused[HPARAMS] = LINK
+    except NotSettledError:
+        if seen.ended:
+            seen.refused[HPARAMS] = "it cannot be read as YAML"
+        else:
+            seen.waiting += 1
+    return {}
 
 
 def _source_id(identity: str) -> str:
