@@ -64,6 +64,7 @@ def test_what_batteryml_wrote_arrives_once(tmp_path, server, settings, experimen
     assert (again.exit_code, again.plan.points, again.plan.files) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_without_mlflow_everything_comes_from_the_directories(tmp_path, server, settings, experiment_name):
     shutil.copytree(DATA / "runs", tmp_path / "runs")
     assert tracksync.push(tmp_path, settings=settings).exit_code == 0
@@ -76,6 +77,7 @@ def test_without_mlflow_everything_comes_from_the_directories(tmp_path, server, 
     assert tracksync.api.verify([tmp_path], settings=settings).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_run_of_which_mlflow_keeps_nothing_comes_from_its_directory(tmp_path, server, settings, experiment_name):
     """As MLflow from 3.8 on does below a directory called artifacts: begun by the tracker while a watch looks on."""
     base = tmp_path / "artifacts" / "runs"
@@ -97,6 +99,7 @@ def test_a_run_of_which_mlflow_keeps_nothing_comes_from_its_directory(tmp_path, 
     assert run.data.params == {"lr": "0.001", "net.size": "[1, 2]"}
 
 
+@pytest.mark.slow
 def test_a_run_that_mlflow_keeps_comes_from_there(tmp_path, server, settings, experiment_name):
     client = MlflowClient(f"file://{tmp_path / 'logs' / 'mlruns'}")
     with watching([tmp_path], settings):

@@ -45,6 +45,7 @@ def test_what_noether_wrote_arrives(tmp_path, server, settings):
     assert (again.exit_code, again.plan.points, again.plan.files) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_is_followed_to_its_end_and_linked_to_its_ancestor(tmp_path, server, settings):
     """The child first: its link is pending until the ancestor comes."""
     first, second = tmp_path.name[-20:] + "-1", tmp_path.name[-20:] + "-2"

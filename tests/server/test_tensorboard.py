@@ -71,6 +71,7 @@ def test_what_real_writers_wrote_arrives(tmp_path, server, settings, experiment_
     assert (again.exit_code, again.plan.points, again.plan.files) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_run_is_followed_while_it_is_written(log, server, settings):
     with watching([log.path.parent.parent.parent], settings):
         log.scalar("loss", 1.0, 0)
@@ -90,7 +91,7 @@ def test_a_run_is_followed_while_it_is_written(log, server, settings):
     assert the_run(server, log).info.status == "RUNNING"
 
 
-@pytest.mark.parametrize("most", [5, 40])
+@pytest.mark.parametrize("most", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_the_loss_of_the_ledger_doubles_nothing(log, server, settings, state_dir, most):
     for step in range(most):
         log.scalars({"a": step, "b": -step}, step)
