@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from filestore_make import Clock, make_run, write
+from filestore_make import Clock, make_run, unprivileged, write
 
 from eventlog import EventLog
 from tracksync.errors import NotSettledError
@@ -61,6 +61,35 @@ def test_what_only_looks_like_another_kind_is_a_run(tmp_path):
     log(tmp_path / "net_20240101_000000")
     log(tmp_path / "tb" / "exp")
     assert runs(tmp_path) == ["0123456789abcdef0123456789abcdef", "net_20240101_000000", "tb/exp"]
+
+
+def test_one_walk_serves_each_source_once_and_not_for_long(tmp_path, monkeypatch):
+    walks, clock = [], Clock()
+    walk = claims._walk
+    monkeypatch.setattr(claims, "_walk", lambda path: walks.append(path) or walk(path))
+    monkeypatch.setattr(claims.time, "monotonic", clock)
+    first, second = tmp_path / "1", tmp_path / "2"
+    log(first / "exp")
+    log(second / "exp")
+    roles = list(claims.Role)
+    for number, (path, role) in enumerate([(first, roles[0]), (second, roles[0]), (second, roles[0])], 1):
+        claims.find(path, role)
+        assert len(walks) == number
+    assert claims.find(second, roles[1]) == []
+    assert len(walks) == 3
+    clock.now = 2.0
+    claims.find(second, roles[2])
+    assert len(walks) == 4
+
+
+def test_directories_above_that_may_not_be_read_are_nobodys_business(caplog):
+    with unprivileged() as scratch:
+        path = scratch / "closed" / "logs"
+        log(path / "exp")
+        (scratch / "closed").chmod(0o111)
+        assert runs(path) == ["exp"]
+        (scratch / "closed").chmod(0o755)
+    assert caplog.text == ""
 
 
 def test_links_are_not_followed(tmp_path):

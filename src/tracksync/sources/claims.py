@@ -85,10 +85,13 @@ def _is_sidecar(path: Path) -> bool:
     return data.startswith(b"run_name:") and b"\nstage_name:" in data
 
 
-def names_of(path: Path, *, strict: bool = False) -> Names:
+def names_of(path: Path, *, strict: bool = False, say: bool = False) -> Names:
     """What is in a directory; nothing where it may not be read.
 
-    ``strict``: an OSError that may pass is raised.
+    Args:
+        path: the directory.
+        strict: an OSError that may pass is raised.
+        say: whether it is to be said that the directory cannot be read; once.
     """
     try:
         return Names(*names_in(path))
@@ -97,7 +100,8 @@ def names_of(path: Path, *, strict: bool = False) -> Names:
     except OSError as error:
         if strict and error.errno in PASSING:
             raise
-        pass_over(path, error.strerror or str(error))
+        if say:
+            pass_over(path, error.strerror or str(error))
         return Names((), ())
 
 
@@ -169,13 +173,17 @@ class _Claims:
         self._path: Path | None = None
         self._found: list[tuple[Path, Role]] = []
         self._served: set[Role] = set()
+        self._until = 0.0
 
     def find(self, path: Path, role: Role) -> list[Path]:
         """The runs of one role."""
         with self._lock:
-            if self._path != path or role in self._served:
+            began = time.monotonic()
+            if self._path != path or role in self._served or began > self._until:
                 self._path = None
                 self._found, self._served = list(_walk(path)), set()
+                # what the other sources take for their own walks, between the first of ours and the last
+                self._until = time.monotonic() + max(1.0, 5 * (time.monotonic() - began))
                 self._path = path
             self._served.add(role)
             return [run for run, found in self._found if found is role]
@@ -214,7 +222,7 @@ def _walk(top: Path) -> Iterator[tuple[Path, Role]]:
     queue, breadth = deque([(top, False)]), Breadth(top)
     while queue:
         directory, inside = queue.popleft()
-        names = names_of(directory, strict=directory == top)
+        names = names_of(directory, strict=directory == top, say=True)
         role = role_of(directory, names)
         if role is not None and not (inside and role is not Role.NOETHER):
             yield directory, role
