@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tracksync import spool
 from tracksync.config import Settings
-from tracksync.drive import KEEPS_REPEATS, RESTORED, run_report
+from tracksync.drive import KEEPS_REPEATS, RESTORED
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import State
@@ -25,8 +25,9 @@ from tracksync.survey import survey
 from tracksync.watcher.notices import Notices
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
+from tracksync.watcher.standing import Standing, complete
 from tracksync.watcher.touched import Touched
-from tracksync.work import Delivered, Outcome, now_ms, waits
+from tracksync.work import Outcome, now_ms, waits
 
 log = logging.getLogger("tracksync")
 
@@ -49,10 +50,7 @@ class Watcher:
         self._stores: dict[Store, set[Path]] = {}
         self._hints = Hints(listener.note)
         self._notices = Notices(_spools(engine.settings), engine.sources, self._schedule.runs, engine.parts.jobs)
-        self._states: dict[str, State] = {}
-        #: runs of which something was being written at the last look, or that another process held
-        self._unsettled: set[str] = set()
-        self._elsewhere: set[str] = set()
+        self._standing = Standing(engine.settings, listener)
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
         self._touched = Touched()
         self._find_at = self._list_at = 0.0
@@ -74,7 +72,7 @@ class Watcher:
                 self._scan(now)
                 self._take_notices(now)
                 self._look(now)
-                self._notices.answer(self._delivered)
+                self._notices.answer(self._arrived)
                 self._engine.parts.jobs.refresh_soon()
                 self._engine.parts.pulse(Phase.FOLLOWING, self._followed())
                 self._hint(*self._hints.wait(min(TICK, self._schedule.next(time.monotonic()))))
@@ -171,64 +169,35 @@ class Watcher:
         if outcome is None or outcome.error is not None:
             self._schedule.later(run, now)
             return
-        self._tell(outcome)
+        self._standing.tell(outcome)
         if outcome.state is State.GONE:
             del self._schedule.runs[source_id]
         elif outcome.state is State.REMOVED:
             self._schedule.later(run, now)
         else:
-            if outcome.entry.job_state is not None and self._complete(outcome):
+            if outcome.entry.job_state is not None and complete(outcome):
                 self._engine.forget(source_id)
                 self._schedule.closed(run, now, (now_ms() - outcome.entry.job_end) / 1000)
                 return
-            stamp = self._engine.works[source_id].stamp if self._may_settle(outcome, run.looked) else None
+            settled = self._standing.may_settle(outcome, run.looked)
+            stamp = self._engine.works[source_id].stamp if settled else None
             self._schedule.looked(run, now, outcome.state, stamp, busy=outcome.busy)
             if stamp is not None:
                 self._engine.forget(source_id)
             if outcome.busy and self._notices.waits_for(source_id):
                 run.due = min(run.due, time.monotonic() + ELSEWHERE)
 
-    @staticmethod
-    def _complete(outcome: Outcome) -> bool:
-        """Whether a run has ended, and all of it is delivered."""
-        done = outcome.state is State.DONE and outcome.entry.confirmed
-        return done and not (outcome.busy or outcome.again)
-
-    def _may_settle(self, outcome: Outcome, looked: float) -> bool:
-        """Whether a run has settled: it has ended, and a second look at it found nothing more.
-
-        The first look may have come before a network file system showed the last writes.
-        """
-        if not self._complete(outcome):
-            return False
-        settle = self._engine.settings.settle_for(outcome.ref.path)
-        quiet = outcome.delivered == Delivered() and self._states.get(outcome.ref.source_id) is State.DONE
-        return quiet and looked > 0 and time.monotonic() - looked >= min(settle, 1.0)
-
     def _unchanged(self, run: Watched) -> bool:
         return run.stamp is not None and self._source(run.ref.store).stamp(run.ref) == run.stamp
 
     def _waits(self, ref: RunRef) -> bool:
         """Whether a run is held and has neither changed nor is due to be tried again."""
-        if self._states.get(ref.source_id) is not State.HELD:
+        if self._standing.states.get(ref.source_id) is not State.HELD:
             return False
         entry = self._engine.ledger.get(ref.source_id)
         if entry is None or "run" not in entry.held or not waits(entry, now_ms()):
             return False
         return list(self._source(ref.store).stamp(ref) or ()) == entry.held["run"].signature
-
-    def _tell(self, outcome: Outcome) -> None:
-        source_id = outcome.ref.source_id
-        before = self._states.get(source_id)
-        self._states[source_id] = outcome.state
-        for noted, true in ((self._unsettled, outcome.again), (self._elsewhere, outcome.busy)):
-            (noted.add if true else noted.discard)(source_id)
-        moved = outcome.delivered != Delivered() and outcome.state is not State.SYNCING
-        if (outcome.state is not before and outcome.state is not State.SYNCING) or moved:
-            if before is None and outcome.delivered == Delivered() and outcome.state in (State.DONE, State.LIVE):
-                return
-            run = run_report(outcome.entry, outcome.state, outcome.delivered)
-            self._listener.run(run, outcome.entry)
 
     def _set_back(self, error: TracksyncError) -> None:
         """A pass met a server that is away, or does not let us in any more: wait until it does.
@@ -266,20 +235,14 @@ class Watcher:
                 self._scan(now)
             self._unlisted = None
         asked = self._notices.take(now)
-        self._states.update(dict.fromkeys(asked, State.PENDING))
+        self._standing.asked(asked)
         self._schedule.now(asked, now)
         if fresh and self._notices.runless:
             self._find_at = min(self._find_at, self._found_at + FINDING)
 
-    def _delivered(self, source_id: str, since: float) -> bool:
-        """Whether all that a run held when it was asked for is delivered, or cannot be."""
-        if source_id in self._elsewhere or self._states.get(source_id) in (State.PENDING, State.SYNCING):
-            return False
+    def _arrived(self, source_id: str, since: float) -> bool:
         run = self._schedule.runs.get(source_id)
-        if run is None or source_id not in self._unsettled:
-            return True
-        # something of it is always being written: what there was at that time has settled since
-        return time.monotonic() - since > 2 * self._engine.settings.settle_for(run.ref.path) + 1
+        return self._standing.arrived(source_id, since, None if run is None else run.ref.path)
 
     def _follow(self) -> None:
         """Take events of the places where runs appear, and of the live runs."""
