@@ -1,8 +1,7 @@
 """Trackio's runs end to end: what lies in the inbox and the database is what MLflow's client reads from the server."""
 
 import pytest
-from test_trackio_read import RUNS
-from trackio_make import PROJECT, Writer, database, sample
+from trackio_make import PROJECT, RUNS, Writer, database, sample
 
 import tracksync
 from oracle import client_of, counterpart, points

@@ -3,8 +3,7 @@
 import shutil
 
 import pytest
-from test_wandb_read import first, numbers_of
-from wandb_make import SAMPLES, Log, rows, samples
+from wandb_make import SAMPLES, Log, first, numbers_of, rows, samples
 
 import tracksync
 from oracle import artifacts, client_of, comparable, counterpart, found, points

@@ -6,15 +6,13 @@ from contextlib import closing
 
 import pytest
 from filestore_make import Clock, deliver
-from test_wandb_read import params, points, tags, take
-from trackio_make import PROJECT, START, Writer, database, ref, sample
+from trackio_make import PROJECT, RUNS, START, Writer, database, ref, sample
+from wandb_make import params, points, tags, take
 
 from tracksync.errors import GoneError
 from tracksync.model import AllSettled, Cursor, Looks, RunStatus, Store
 from tracksync.sources.sqlite import SqliteSource
 from tracksync.sources.trackio import TrackioSource
-
-RUNS = {"sqlite": "d71d6f2cbdae47d381c2d728ef42740f", "jsonl": "2513bde399a34288ba9bb9d10ecce31f"}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from filestore_make import Clock, deliver
+from filestore_make import Clock
 from wandb_make import (
     ALERT,
     ARTIFACT,
@@ -20,10 +20,17 @@ from wandb_make import (
     USED,
     VERSIONS,
     Log,
+    comparable,
     field,
+    first,
     item,
+    numbers_of,
+    params,
+    points,
     rows,
     samples,
+    tags,
+    take,
     told,
 )
 
@@ -31,8 +38,6 @@ from tracksync.errors import GoneError, HeldError, NotSettledError
 from tracksync.model import AllSettled, Cursor, Looks, RunStatus, Store
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.wandb import WandbSource
-
-OWN = ("_step", "_timestamp", "_runtime", "_wandb")
 
 
 @pytest.fixture
@@ -47,28 +52,6 @@ def root(tmp_path):
 
 def read(source, run, cursor=None, looks=None):
     return source.read(getattr(run, "ref", run), cursor or Cursor(), looks or AllSettled())
-
-
-def points(delta):
-    return {t.key: [(p.step, comparable(p.value)) for c in t.chunks(7) for p in c.points] for t in delta.metrics}
-
-
-def comparable(value):
-    return "nan" if math.isnan(value) else value
-
-
-def params(delta):
-    return {p.key: p.value for p in delta.params}
-
-
-def tags(delta):
-    return {t.key: t.value for t in delta.tags}
-
-
-def take(delta, cursor, got):
-    """Deliver all of a delta: its points are put behind those that were got before."""
-    for key, found in deliver(delta, cursor).items():
-        got.setdefault(key, []).extend(found)
 
 
 def all_runs(source, where):
@@ -142,33 +125,6 @@ class TestSamples:
         refs = all_runs(source, SAMPLES / "0.31.0")
         found = points(read(source, next(iter(refs.values()))))
         assert [step for step, _ in found["system/proc.cpu.threads"]] == [0]
-
-
-def first(version):
-    """Which of the directories holds the whole run: wandb 0.28 gives a second one of that second a suffix."""
-    return 1 if samples(version)[0].endswith("-1") else 0
-
-
-def numbers_of(found):
-    """What rows of wandb's own reader hold in numbers: key -> [(ms, value)], sorted; media are none."""
-    wanted = {}
-    for row in found:
-        time = round(row[("_timestamp",)] * 1000)
-        media = {path[:-1] for path in row if path[-1] == "_type"}
-        for path, value in row.items():
-            if path[0] not in OWN and path[:-1] not in media:
-                for key, number in leaves(".".join(path), value):
-                    wanted.setdefault(key, []).append((time, comparable(number)))
-    return {key: sorted(found, key=str) for key, found in wanted.items()}
-
-
-def leaves(key, value):
-    if isinstance(value, dict):
-        if "_type" not in value:
-            for name, below in value.items():
-                yield from leaves(f"{key}.{name}", below)
-    elif isinstance(value, bool | int | float):
-        yield key, float(value)
 
 
 class TestRows:

@@ -10,6 +10,8 @@ from tracksync.model import RunRef, Store
 
 SAMPLES = Path(__file__).parents[1] / "data" / "trackio"
 PROJECT = "noether-demo"
+#: the run of each sample that holds everything
+RUNS = {"sqlite": "d71d6f2cbdae47d381c2d728ef42740f", "jsonl": "2513bde399a34288ba9bb9d10ecce31f"}
 SCHEMA = "jsonl"  # its database has no rows of metrics
 
 

@@ -1,9 +1,12 @@
 """Writes W&B logs as wandb does, by hand: framing, and the few protobuf messages; and what wandb's own reader found."""
 
 import json
+import math
 import struct
 import zlib
 from pathlib import Path
+
+from filestore_make import deliver
 
 from tracksync.model import RunRef, Store
 
@@ -11,6 +14,8 @@ SAMPLES = Path(__file__).parents[1] / "data" / "wandb"
 VERSIONS = ("0.17.9", "0.28.2", "0.31.0")
 BLOCK = 32768
 START = 1_700_000_000
+#: what wandb itself puts into each row
+OWN = ("_step", "_timestamp", "_runtime", "_wandb")
 #: numbers of the records and fields in wandb_internal.proto
 ALERT, USED = 10, 25
 HISTORY, SUMMARY, CONFIG, STATS, ARTIFACT, METRIC, RUN, EXIT, HEADER, FINAL = 2, 3, 5, 7, 8, 12, 17, 18, 21, 20
@@ -125,3 +130,52 @@ def rows(version, run):
 def samples(version):
     """The directories of a version's runs."""
     return sorted(path.name for path in (SAMPLES / version / "wandb").iterdir())
+
+
+def points(delta):
+    return {t.key: [(p.step, comparable(p.value)) for c in t.chunks(7) for p in c.points] for t in delta.metrics}
+
+
+def comparable(value):
+    return "nan" if math.isnan(value) else value
+
+
+def params(delta):
+    return {p.key: p.value for p in delta.params}
+
+
+def tags(delta):
+    return {t.key: t.value for t in delta.tags}
+
+
+def take(delta, cursor, got):
+    """Deliver all of a delta: its points are put behind those that were got before."""
+    for key, found in deliver(delta, cursor).items():
+        got.setdefault(key, []).extend(found)
+
+
+def first(version):
+    """Which of the directories holds the whole run: wandb 0.28 gives a second one of that second a suffix."""
+    return 1 if samples(version)[0].endswith("-1") else 0
+
+
+def numbers_of(found):
+    """What rows of wandb's own reader hold in numbers: key -> [(ms, value)], sorted; media are none."""
+    wanted = {}
+    for row in found:
+        time = round(row[("_timestamp",)] * 1000)
+        media = {path[:-1] for path in row if path[-1] == "_type"}
+        for path, value in row.items():
+            if path[0] not in OWN and path[:-1] not in media:
+                for key, number in leaves(".".join(path), value):
+                    wanted.setdefault(key, []).append((time, comparable(number)))
+    return {key: sorted(found, key=str) for key, found in wanted.items()}
+
+
+def leaves(key, value):
+    if isinstance(value, dict):
+        if "_type" not in value:
+            for name, below in value.items():
+                yield from leaves(f"{key}.{name}", below)
+    elif isinstance(value, bool | int | float):
+        yield key, float(value)
