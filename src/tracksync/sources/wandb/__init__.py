@@ -85,13 +85,16 @@ class WandbSource:
 
         wandb 0.28 writes only full blocks of 32 KiB: until the first of them, a run has no id that could be told.
         """
-        for path, log in locate.runs(store.root, within):
-            known = self._identity(store, path, log)
+        for path in locate.runs(store.root, within):
+            known = self._identity(store, path)
             if known is not None:
                 yield RunRef(store, known.source_id, path)
 
-    def _identity(self, store: Store, path: Path, name: str) -> Identity | None:
+    def _identity(self, store: Store, path: Path) -> Identity | None:
         if path not in self._known:
+            name = locate.log_in(path)
+            if name is None:
+                return None
             log = self._new_log(store.root, path, name)
             try:
                 log.advance(until_run=True)
@@ -210,8 +213,8 @@ class WandbSource:
         known = identity(log.state)
         before = [
             found
-            for path, name in locate.runs(run.store.root, None)
-            if known.run_id in path.name and (found := self._identity(run.store, path, name)) is not None
+            for path in locate.runs(run.store.root, None)
+            if known.run_id in path.name and (found := self._identity(run.store, path)) is not None
             if (found.project, found.run_id) == (known.project, known.run_id) and found.start < known.start
         ]
         return max(before, key=lambda found: found.start).source_id if before else ""

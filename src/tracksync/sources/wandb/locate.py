@@ -35,8 +35,8 @@ def find(path: Path) -> Iterator[Path]:
         names[:] = [n for n in names if not _RUN.fullmatch(n) and (not n.startswith(".") or n == ".wandb")]
 
 
-def runs(root: Path, within: Path | None) -> Iterator[tuple[Path, str]]:
-    """The directories of the runs of a store, and the name of the log in each.
+def runs(root: Path, within: Path | None) -> Iterator[Path]:
+    """The directories of the runs of a store, by their names alone: with one listing, however many there are.
 
     Raises:
         NotSettledError: the store cannot be listed now.
@@ -48,9 +48,7 @@ def runs(root: Path, within: Path | None) -> Iterator[tuple[Path, str]]:
         names = _listed(root)
     else:
         names = []
-    for name in filter(_RUN.fullmatch, names):
-        if log := log_in(root / name):
-            yield root / name, log
+    yield from (root / name for name in names if _RUN.fullmatch(name))
 
 
 def log_in(directory: Path) -> str | None:
