@@ -149,7 +149,7 @@ class TestMetrics:
         assert rows(deliver(reader(path)(), Cursor())) == {"a": [(0, 0.25)]}
 
     def test_what_was_logged_without_a_step_waits_until_its_events_would_be_there(self, base):
-        path, log = make(base)
+        path, log = make(base, began=time.time())
         log.scalar("a", 0.25, 0)
         metrics = write(path / "metrics.json", '{"a": 0.25, "best": 0.1, "note": "x", "huge": 1' + "0" * 400 + "}")
         read, cursor = reader(path), Cursor()
@@ -162,6 +162,12 @@ class TestMetrics:
         write(metrics, '{"a": 0.25, "best": 0.05}')
         write(path / "step_metrics.csv", "step,a\n0,0.25\n")
         assert rows(deliver(read(cursor), cursor)) == {"best": [(0, 0.05)]}
+
+    def test_in_a_copy_the_events_tell_how_long_ago_that_was(self, base):
+        path, log = make(base)
+        log.scalar("a", 0.25, 0)  # in 2023; the file is of this moment
+        write(path / "metrics.json", '{"a": 0.25, "best": 0.1}')
+        assert rows(deliver(reader(path)(), Cursor())) == {"a": [(0, 0.25)], "best": [(0, 0.1)]}
 
     def test_a_key_that_gets_a_step_after_all_goes_on(self, base):
         path, log = make(base)

@@ -34,6 +34,7 @@ from tracksync.sources.claims import Role
 from tracksync.sources.documents import flat, none_taken, rows
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import AGAIN, Seen, reading
+from tracksync.sources.tensorboard.files import EventFile
 from tracksync.sources.tensorboard.history import Histories, History, points_before
 from tracksync.sources.tensorboard.locate import stamp_of
 from tracksync.sources.tensorboard.scan import mark_of
@@ -130,7 +131,7 @@ class BatteryMlSource:
         metrics: list[MetricTail] = [*history.tails]
         if over and not history.tails and not any(_has_events(cursor, key) for key in cursor.parts["metrics"]):
             metrics += table_tails(run.path, cursor, local.start)
-        metrics += self._stepless(seen, local, history, {tail.key for tail in metrics})
+        metrics += self._stepless(seen, local, files, history, {tail.key for tail in metrics})
         tags, tag_files = new_tags(seen, rows(history.texts), self._scratch, none_taken)
         params, param_files = new_params(seen, rows(dict(flat(config))), self._scratch, none_taken)
         end = (history.newest or (table.st_mtime_ns // 1_000_000)) if over and table is not None else None
@@ -159,7 +160,9 @@ class BatteryMlSource:
             raise HeldError(f"{run.path} is another run by now", "it is listed anew: nothing is to be done")
         return local
 
-    def _stepless(self, seen: Seen, local: Local, history: History, stepped: set[str]) -> Iterator[MetricTail]:
+    def _stepless(
+        self, seen: Seen, local: Local, files: Sequence[EventFile], history: History, stepped: set[str]
+    ) -> Iterator[MetricTail]:
         """The metrics that were logged without a step: they are in ``metrics.json``, and in no event file.
 
         While the run goes on, so are those whose first event has not been flushed yet.
@@ -175,7 +178,10 @@ class BatteryMlSource:
             return
         stepped = stepped | {key for key in seen.cursor.parts["metrics"] if _has_steps(seen.cursor, key)}
         found = list(last_tails(metrics, stepped, seen.cursor, history.newest or local.start))
-        quiet = seen.ended or time.time() - status.st_mtime > QUIET
+        changed = status.st_mtime
+        if files and files[-1].mtime_ns / 1e9 - history.newest / 1000 > QUIET:
+            changed = history.newest / 1000  # a copy: its files are younger than what was logged to them
+        quiet = seen.ended or time.time() - changed > QUIET
         if found and quiet and seen.settled(METRICS, (status.st_size, status.st_mtime_ns)):
             yield from found
         elif found and not quiet:
