@@ -142,6 +142,7 @@ def test_every_file_cut_at_some_byte_and_whole_again(store, server, state_dir, e
     assert_equal(store.root, server.url)
 
 
+@pytest.mark.slow
 def test_a_job_that_rewrites_its_files_at_full_speed(store, server, proxy, state_dir, experiment_name, tmp_path):
     memory = Path("/dev/shm")
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:

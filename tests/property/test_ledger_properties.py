@@ -42,7 +42,8 @@ entries = st.builds(
     models=st.dictionaries(text, text, max_size=3), models_pending=texts, models_confirmed=st.booleans(),
     drift=texts, points=count, files=count, bytes=count, pending_points=count, pending_files=count,
     pending_bytes=count, last_success=st.none() | count, last_error=st.none() | problem,
-    last_error_time=st.none() | count, attempts=count, retry_at=count,
+    last_error_time=st.none() | count, attempts=count, retry_at=count, job=maybe_text, job_cluster=text,
+    job_state=maybe_text, job_end=count, changed=count,
 )  # fmt: skip
 
 

@@ -318,6 +318,7 @@ def test_a_job_never_sees_the_watch(store, server, settings, experiment_name):
     assert artifacts(client_of(server.url), counterpart(server.url, run.id).info.run_id) == {"a.txt": b"a"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "request_path",
     ["log-batch", *(pytest.param(p, marks=pytest.mark.slow) for p in ("runs/search", "mlflow-artifacts"))],

@@ -167,6 +167,7 @@ def test_watch_after_push_sends_nothing_that_is_there(full, settings, server, pr
     assert proxy.count("artifacts", "PUT") == 0
 
 
+@pytest.mark.slow
 def test_two_watch_processes_on_one_store(full, settings, server, proxy, state_dir):
     options = ["watch", full.root, "--to", proxy.url, "--settle", "0", "--interval", "0.5", "--state-dir", state_dir]
     with started(*options) as one, started(*options) as two:
@@ -234,6 +235,7 @@ def test_killed_at_any_instant_and_started_again_nothing_is_lost_or_doubled(
     assert proxy.writes == []
 
 
+@pytest.mark.slow
 def test_a_second_server_gets_everything(full, settings, server, tmp_path):
     tracksync.push([full.root], settings=settings)
     with MlflowServerProcess(tmp_path / "second") as second:

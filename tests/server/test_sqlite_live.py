@@ -56,6 +56,7 @@ def test_a_job_is_followed_from_before_its_database_exists(tmp_path, store, serv
         assert_equal(store.path, server.url)
 
 
+@pytest.mark.slow
 def test_many_runs_of_many_jobs_in_one_database(store, server, settings, experiment_name):
     runs = [store.run(experiment_name, f"run {n}") for n in range(8)]
     parent = runs[0]
