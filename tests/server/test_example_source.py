@@ -1,0 +1,71 @@
+"""The example of CONTRIBUTING.md: a source that another package brings, installed and found as users would."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oracle import client_of, found
+from watching import ran
+
+EXAMPLE = Path(__file__).parents[1] / "data/example-source"
+START = 1_700_000_000_000
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Where the package is installed; nothing is fetched for that."""
+    base = tmp_path_factory.mktemp("example")
+    source = base / "source"  # the build leaves files beside what it builds
+    source.mkdir()
+    for path in EXAMPLE.iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    target = base / "site"
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *offline, str(source)], check=True, timeout=120)
+    return str(target)
+
+
+def test_sources_lists_it(installed):
+    assert "directories that hold files *.journal" in ran("sources", PYTHONPATH=installed).stdout
+    assert "journal" not in ran("sources").stdout
+
+
+def test_its_runs_arrive_line_by_line_and_once(installed, server, tmp_path, state_dir):
+    journal = tmp_path / "jobs" / "one.journal"
+    journal.parent.mkdir()
+
+    def append(*rows, end="\n"):
+        with journal.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows[:-1]) + json.dumps(rows[-1]) + end)
+
+    def push(*options):
+        done = ran("push", "--settle", "0s", "--to", server.url, *options, tmp_path, PYTHONPATH=installed)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    append({"experiment": "journals", "name": "first", "started": START, "params": {"lr": "0.1"}})
+    append({"time": START + 1, "step": 0, "metrics": {"loss": 0.5, "acc": 0.25}})
+    append({"time": START + 2, "step": 1, "metrics": {"loss": 0.25}}, end="")
+    push()
+    (run,) = found(server.url, "journal:one")
+    assert (run.info.status, run.info.start_time, run.data.params) == ("RUNNING", START, {"lr": "0.1"})
+    assert history(server, run, "loss") == [(START + 1, 0, 0.5)]
+
+    with journal.open("a") as file:
+        file.write("\n")
+    append({"time": START + 3, "step": 2, "metrics": {"loss": 0.125}}, {"ended": START + 9, "status": "FAILED"})
+    push()
+    (run,) = found(server.url, "journal:one")
+    assert (run.info.status, run.info.end_time) == ("FAILED", START + 9)
+    assert history(server, run, "loss") == [(START + 1, 0, 0.5), (START + 2, 1, 0.25), (START + 3, 2, 0.125)]
+    assert history(server, run, "acc") == [(START + 1, 0, 0.25)]
+    done = ran("verify", "--to", server.url, tmp_path, PYTHONPATH=installed)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def history(server, run, key):
+    points = client_of(server.url).get_metric_history(run.info.run_id, key)
+    return sorted((point.timestamp, point.step, point.value) for point in points)
