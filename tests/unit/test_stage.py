@@ -20,7 +20,7 @@ from tracksync.cli import main
 from tracksync.errors import ConfigError
 from tracksync.model import Cursor, Looks, RunRef, Store
 from tracksync.sources.filestore import meta
-from tracksync.stage import carry, plan, stage
+from tracksync.stage import carry, experiment, plan, stage
 
 
 @pytest.fixture(autouse=True)
@@ -334,6 +334,22 @@ def test_what_may_not_be_read_keeps_its_run_open_and_no_other(part):
         (run.path / part).chmod(0o700)
 
 
+@pytest.mark.parametrize("document", [True, False])
+def test_an_experiment_that_may_not_be_read_stays_and_no_other(document):
+    with without_root() as scratch:
+        store, dest = RawStore(scratch / "src"), scratch / "dest"
+        run = whole(store)
+        closed = store.root / "7"
+        if document:
+            store.experiment("weather", number=7)
+        else:
+            closed.mkdir()
+        closed.chmod(0)
+        staged = stage(store.root, dest, threading.Event())
+        assert left(staged)["7"] == "Permission denied"
+        assert status_of(dest / run.path.relative_to(store.root)) == "FINISHED"
+
+
 @pytest.mark.parametrize("closed", [".", "run"])
 def test_what_may_not_be_written_is_told(closed):
     with without_root() as scratch:
@@ -348,6 +364,39 @@ def test_what_may_not_be_written_is_told(closed):
         path.chmod(0)
         with pytest.raises(ConfigError) if closed == "." else nullcontext():
             assert stage(store.root, dest, threading.Event()).exit_code == 5
+
+
+@pytest.mark.parametrize("instead", ["link", "file"])
+def test_an_experiment_that_is_something_else_at_dest_stays_and_no_other(store, dest, go, tmp_path, instead):
+    store.experiment("weather", number=7)
+    whole(store)
+    other = whole(store, experiment="climate")
+    outside = tmp_path / "outside"
+    for directory in (dest, outside):
+        directory.mkdir()
+    if instead == "link":
+        (dest / "7").symlink_to(outside)
+    else:
+        (dest / "7").write_text("")
+    staged = go()
+    assert left(staged) == dict.fromkeys(("7", "7/meta.yaml"), carry.LINK_THERE)
+    assert list(outside.iterdir()) == []
+    assert status_of(dest / other.path.relative_to(store.root)) == "FINISHED"
+
+
+def test_an_experiment_that_another_stage_brings_meanwhile_is_taken(store, dest, go, monkeypatch):
+    run = whole(store)
+    document = run.path.parent / "meta.yaml"
+    real = experiment._bring
+
+    def bring(pair, unit, ours):
+        theirs = write(dest / document.relative_to(store.root), document.read_text().replace("last_", "x_"))
+        os.utime(theirs, ns=(0, document.stat().st_mtime_ns + 10**9))
+        real(pair, unit, ours)
+
+    monkeypatch.setattr(experiment, "_bring", bring)
+    assert go().exit_code == 0
+    assert status_of(dest / run.path.relative_to(store.root)) == "FINISHED"
 
 
 def test_a_run_whose_document_is_torn_is_copied_without_it(store, dest, go, monkeypatch):

@@ -17,16 +17,21 @@ def prepare(pair: Pair, experiment: str) -> tuple[Unit, bool]:
     if unit.document is None:
         return unit, True  # its runs are worth more than its name
     try:
-        if unit.known:
-            return unit, _fits(pair, unit, unit.document)
-        _bring(pair, unit, unit.document)
+        return unit, (not unit.known and _begin(pair, unit, unit.document)) or _fits(pair, unit, unit.document)
     except NotRegularError:
         unit.leave(experiment, LINK_THERE)
-        return unit, False
     except OSError as error:
         unit.leave(experiment, error.strerror or str(error))
-        return unit, False
-    return unit, True
+    return unit, False
+
+
+def _begin(pair: Pair, unit: Unit, document: metafile.Document) -> bool:
+    """Bring an experiment that DEST lacks; False where something is in its place after all."""
+    try:
+        _bring(pair, unit, document)
+    except NotCopiedError:  # a link, or what another stage has brought meanwhile
+        return False
+    return True
 
 
 def _fits(pair: Pair, unit: Unit, document: metafile.Document) -> bool:

@@ -119,8 +119,14 @@ def _has_meta(directory: Path) -> bool:
 
 
 def _has_runs(source: Path, experiment: str) -> bool:
-    """Whether an experiment that lost its own document has runs; without any it is where a database keeps artifacts."""
-    return any(_has_meta(source / experiment / name) for name in names_in(source, experiment)[1])
+    """Whether an experiment that lost its own document has runs; without any it is where a database keeps artifacts.
+
+    One that cannot be listed may have some: who lists its runs tells what is the matter.
+    """
+    try:
+        return any(_has_meta(source / experiment / name) for name in names_in(source, experiment)[1])
+    except OSError:
+        return True
 
 
 def units_of(source: Path, experiment: str) -> list[Unit]:
