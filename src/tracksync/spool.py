@@ -178,6 +178,8 @@ def _parse(path: Path, data: bytes, status: os.stat_result) -> Notice:
         raise ValueError("a value of the wrong type")
     if not all(isinstance(p, str) and p.startswith("/") and "\0" not in p for p in [*paths, work_dir or "/"]):
         raise ValueError("a path that is not absolute")
+    for path_text in [*paths, work_dir or "/"]:
+        os.fsencode(path_text)  # half a surrogate pair: no file has such a name, and nobody could ask for it
     where = None if work_dir is None else Path(work_dir)
     told = (state, code, ended_ms) if _proven(status) else (None, None, None)
     return Notice(path, tuple(Path(p) for p in paths), created_ms, job, where, restart, *told)
