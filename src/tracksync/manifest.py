@@ -7,6 +7,7 @@ on who takes which run, whatever each of them sees of the store by then. Needs n
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -133,6 +134,9 @@ def read(file: Path, sources: Mapping[str, Source], shard: Shard | None = None) 
         if not all(isinstance(found.get(name), str) for name in ("id", "family", "kind", "store", "path")):
             raise ConfigError(f"{file}, line {number}: not a run", "write the manifest anew")
         kind, root = found["kind"], found["store"]
+        if not _lies_in(root, found["path"]):
+            hint = "write the manifest anew, or change `store` and `path` alike"
+            raise ConfigError(f"{file}, line {number}: the run does not lie in its store", hint)
         if kind not in sources:
             hint = "install its plug-in here too, see `tracksync sources`"
             raise ConfigError(f"{file}, line {number}: no source reads stores of the kind {kind}", hint)
@@ -149,6 +153,16 @@ def _check(file: Path, first: dict[str, Any], lines: list[str]) -> None:
         raise ConfigError(f"the manifest {file} was written by a newer tracksync", "upgrade tracksync")
     if len(lines) != runs:
         raise ConfigError(f"the manifest {file} lists {len(lines):,} of {runs:,} runs", "write it anew")
+
+
+def _lies_in(root: str, path: str) -> bool:
+    """Whether both are paths, and the run's is below the store's: people move stores and edit their manifests."""
+    try:
+        names = [os.fsencode(root), os.fsencode(path)]
+    except UnicodeEncodeError:
+        return False
+    plain = not any(b"\0" in name or b".." in name.split(b"/") for name in names)
+    return plain and Path(root).is_absolute() and Path(root) in Path(path).parents
 
 
 def _parsed(line: str) -> dict[str, Any]:

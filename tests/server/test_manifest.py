@@ -168,6 +168,9 @@ def test_a_file_that_is_no_manifest_is_said(store, tmp_path, listed, invoke):
         "lists 3 of 4 runs": whole.rpartition("\n")[0].rpartition("\n")[0] + "\n",
         "line 3: not a run": whole.replace('"family"', '"clan"').replace('"clan"', '"family"', 1),
         "no source reads stores of the kind paper": whole.replace("mlflow-file", "paper"),
+        "line 2: the run does not lie in its store": whole.replace('"path":"', '"path":"/moved'),
+        "line 2: the run does not lie": whole.replace('"path":"', '"path":"\\ud800'),
+        "line 2: the run does": whole.replace('/a"', '/a\\u0000"').replace('","path":"/', '","path":"/\\u0000'),
         "written by a newer tracksync": whole.replace('"tracksync-manifest":1', '"tracksync-manifest":2'),
     }
     for reason, text in wrong.items():
