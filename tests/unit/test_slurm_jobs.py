@@ -2,10 +2,11 @@
 
 import pytest
 
+from fakeslurm import BEGAN, ENDED, FakeSlurm
 from tracksync import ended
 from tracksync.ledger import Entry
 from tracksync.model import TextItem
-from tracksync.slurm.commands import Job
+from tracksync.slurm.commands import Job, ask
 from tracksync.slurm.jobs import FRESH, HURRY, INTERVAL, INTERVAL_MOST, UNKNOWN_FOR, Jobs
 
 RUNNING = Job("RUNNING", 0, None)
@@ -87,6 +88,14 @@ def test_who_never_answers_is_asked_ever_more_rarely():
     for _ in range(int(4 * INTERVAL_MOST)):
         world.later(1, "1")
     assert 5 <= len(world.rounds) <= 9
+
+
+@pytest.mark.parametrize("count", ["²", "9" * 5000, "-1"])
+def test_a_line_that_no_command_of_slurm_says_is_passed_over(tmp_path, monkeypatch, count):
+    slurm = FakeSlurm(tmp_path / "slurm", monkeypatch)
+    slurm.job(11, "COMPLETED", restarts=count)
+    slurm.job(12, "COMPLETED")
+    assert ask({"11", "12"}) == {"11": None, "12": Job("COMPLETED", BEGAN * 1000, ENDED * 1000, 0, "lab")}
 
 
 def test_off_it_asks_nobody():

@@ -27,6 +27,7 @@ LARGEST = 8 * 1024 * 1024
 MOST, MOST_SINGLY = 4000, 20
 
 JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?")
+_COUNT = re.compile(r"[0-9]{1,10}")
 #: Widths that no value fills: what runs into its neighbour could not be told apart.
 _SQUEUE = "JobID:20,JobArrayID:30,State:20,StartTime:24,EndTime:24,RestartCnt:10,Cluster:100"
 _SACCT = "JobIDRaw,JobID,State,Start,End,Cluster"
@@ -130,7 +131,7 @@ def _jobs(rows: Iterable[Sequence[str]]) -> dict[str, Job]:
     """
     found: dict[str, Job] = {}
     for row in rows:
-        if len(row) < 6 or not JOB_ID.fullmatch(row[0]) or not row[5].isdigit():
+        if len(row) < 6 or not JOB_ID.fullmatch(row[0]) or not _COUNT.fullmatch(row[5]):
             continue
         state = re.match(r"[A-Z_]+", row[2].strip())  # "CANCELLED by 1000"
         if state is not None:
