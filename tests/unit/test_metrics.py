@@ -1,6 +1,7 @@
 """The metrics file: numbers of the ledger, as node-exporter reads them."""
 
 import math
+import os
 import time
 
 import pytest
@@ -174,6 +175,13 @@ def test_no_run_has_a_label(record, metrics, tmp_path):
 def test_a_directory_that_is_not_there_is_said_before_the_work_begins(tmp_path, state_dir):
     with pytest.raises(ConfigError, match="cannot write the metrics file"):
         Metrics(tmp_path / "no" / "t.prom", {HERE: Settings(to=HERE, state_dir=state_dir)})
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path, state_dir):
+    os.mkfifo(tmp_path / "t.prom")
+    with pytest.raises(ConfigError, match=r"t.prom is no regular file"):
+        Metrics(tmp_path / "t.prom", {HERE: Settings(to=HERE, state_dir=state_dir)})
+    assert (tmp_path / "t.prom").is_fifo()
 
 
 def test_a_file_that_cannot_be_written_later_stops_nothing_and_is_said_once(metrics, tmp_path, caplog):

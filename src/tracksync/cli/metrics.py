@@ -138,6 +138,9 @@ class Metrics:
         registry = CollectorRegistry()
         registry.register(Found())
         try:
+            # what is a device would be replaced, not written to: root's /dev/null for one
+            if self._path.exists() and not self._path.is_file():
+                raise ConfigError(f"{self._path} is no regular file", "name a file for --metrics-file")
             write_to_textfile(str(self._path), registry)
         except OSError as error:
             raise ConfigError(
