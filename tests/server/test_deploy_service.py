@@ -62,12 +62,13 @@ def test_ready_alive_reloaded_and_stopped(store, server, manager, settings, expe
         manager.wait("WATCHDOG=1", after=len(manager.all()))  # again and again
         arrived(server, f"before {experiment_name}", 1)
 
-        write(config, 'to = "nowhere')
-        told = len(manager.all())
-        process.send_signal(signal.SIGHUP)
-        manager.wait("STATUS=settings not taken", after=told)
-        assert manager.heard[told:].count("RELOADING=1") == 1
-        manager.wait("READY=1", after=told)
+        for wrong in ('to = "nowhere', f'to = "{server.url}"\n[[store]]\npath = "{store.root}/gone"'):
+            write(config, wrong)
+            told = len(manager.all())
+            process.send_signal(signal.SIGHUP)
+            manager.wait("STATUS=settings not taken", after=told)
+            assert manager.heard[told:].count("RELOADING=1") == 1
+            manager.wait("READY=1", after=told)
         store.run(experiment_name)
         arrived(server, f"before {experiment_name}", 2)
 
@@ -85,7 +86,8 @@ def test_ready_alive_reloaded_and_stopped(store, server, manager, settings, expe
         assert process.returncode == 0
         assert manager.all()[told:].count("STOPPING=1") == 1
     assert "not valid TOML" in output
-    assert "going on with the settings as they were" in output
+    assert f"no such path: {store.root}/gone" in output
+    assert output.count("going on with the settings as they were") == 2
     assert output.count("settings read again") == 1
     assert output.count("stopped;") == 1
 

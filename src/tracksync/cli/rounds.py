@@ -104,6 +104,9 @@ class Rounds:
         """The groups as the files and tokens say now, and the end of this round; None if they are wrong."""
         with self._lock:
             self._hung_up = Future()  # before the files are read: whoever changes them after that asks again
+        # imported here: the ledger is behind it
+        from tracksync.locate import to_path
+
         self._supervision.reloading()
         try:
             # it reads the files again, and the variables, which are what they were
@@ -111,6 +114,8 @@ class Rounds:
                 self._ctx.info_name, list(self._ctx.meta[ARGUMENTS]), parent=self._ctx.parent
             )
             groups = group_paths(fresh, fresh.params["paths"])
+            for path in (path for group in groups for path in group.paths):
+                to_path(path)
             metrics = self._metrics_of(fresh, groups)
         except (TracksyncError, click.ClickException) as error:
             line = error.line if isinstance(error, TracksyncError) else error.format_message()
