@@ -93,6 +93,8 @@ class Notices:
             if waiting.ids or now < waiting.find_at:
                 continue
             waiting.ids = self._asked_by(notice)
+            if notice not in self._waiting:  # it names what may not be read
+                continue
             waiting.find_at = now + max(AGAIN, (now - waiting.seen) / AGAIN_SHARE)
             asked |= waiting.ids
             if not waiting.ids and notice.job is not None and now - waiting.seen > RUNLESS:
