@@ -123,6 +123,7 @@ def entry(**fields):
         (1_500_000, OVER._replace(start=None), ("TIMEOUT", 2_000_000)),
         (1_500_000, OVER._replace(state="COMPLETING"), None),
         (1_500_000, OVER._replace(end=None), None),
+        (1_500_000, OVER._replace(end=10**17), None),  # nothing has ended in a future
         (1_500_000, OVER._replace(cluster="b"), None),
         (1_500_000, OVER._replace(cluster="a"), ("TIMEOUT", 2_000_000)),
     ],
