@@ -41,6 +41,27 @@ class _Waiting:
     ids: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Live:
+    """The runs that go on, looked through once for all notices: thousands come when an array of jobs ends."""
+
+    refs: dict[str, RunRef]
+    of_job: dict[str, set[str]]
+    below: dict[Path, set[str]] = field(default_factory=dict)
+
+    def of(self, job: str, work_dir: Path | None) -> set[str]:
+        """Those whose tags name a job; else those at or below its work dir."""
+        named = self.of_job.get(job, set())
+        if named or work_dir is None:
+            return set(named)
+        known = self.below.get(work_dir)
+        if known is None:
+            real = os.path.realpath(work_dir)
+            known = {source_id for source_id, ref in self.refs.items() if ref.path.is_relative_to(real)}
+            self.below[work_dir] = known
+        return set(known)
+
+
 class Notices:
     """The notices in some spools. For one thread; times are monotonic seconds.
 
@@ -89,10 +110,15 @@ class Notices:
     def take(self, now: float) -> set[str]:
         """The runs that notices ask for which were not asked for before; each is followed."""
         asked: set[str] = set()
+        live: _Live | None = None
         for notice, waiting in list(self._waiting.items()):
             if waiting.ids or now < waiting.find_at:
                 continue
-            waiting.ids = self._asked_by(notice)
+            if notice.paths or notice.job is None:
+                waiting.ids = self._named_by(notice)
+            else:
+                live = live or self._live()
+                waiting.ids = live.of(notice.job, notice.work_dir)
             if notice not in self._waiting:  # it names what may not be read
                 continue
             waiting.find_at = now + max(AGAIN, (now - waiting.seen) / AGAIN_SHARE)
@@ -121,15 +147,11 @@ class Notices:
         self._left.add(notice)
         del self._waiting[notice]
 
-    def _asked_by(self, notice: Notice) -> set[str]:
-        """The runs that a notice asks for; none as long as one of them is not followed."""
-        if notice.paths or notice.job is None:
-            ids = self._named_by(notice)
-            return ids if ids <= self._runs.keys() else set()
-        return self._of_job(notice.job, notice.work_dir)
-
     def _named_by(self, notice: Notice) -> set[str]:
-        """The runs at the paths of a notice; none while it names what cannot be read: anybody may write one."""
+        """The runs at the paths of a notice; none as long as one of them is not followed.
+
+        None either while it names what cannot be read: anybody may write one.
+        """
         unlisted: list[NotSettledError] = []
         try:
             stores = find_stores(filter(exists, notice.paths), self._sources)
@@ -141,20 +163,19 @@ class Notices:
             del self._waiting[notice]
             log.warning("notice %s: %s", notice.path, error.line)
             return set()
-        return set() if unlisted else ids
+        return ids if not unlisted and ids <= self._runs.keys() else set()
 
-    def _of_job(self, job: str, work_dir: Path | None) -> set[str]:
-        """The runs that go on and whose tags name a job; else those that go on at or below its work dir.
+    def _live(self) -> _Live:
+        """The runs that go on.
 
         Runs that have settled are not asked for: of these a stat tells when they go on again, and looking at all that
         lie below somebody's home whenever one of his jobs ends would cost more than it finds.
         """
-        live = {source_id: run.ref for source_id, run in self._runs.items() if run.stamp is None}
-        named = {source_id for source_id, ref in live.items() if job in self._jobs_of(ref)}
-        if named or work_dir is None:
-            return named
-        within = os.path.realpath(work_dir)
-        return {source_id for source_id, ref in live.items() if ref.path.is_relative_to(within)}
+        live = _Live({source_id: run.ref for source_id, run in self._runs.items() if run.stamp is None}, {})
+        for source_id, ref in live.refs.items():
+            for job in self._jobs_of(ref):
+                live.of_job.setdefault(job, set()).add(source_id)
+        return live
 
     def _jobs_of(self, ref: RunRef) -> frozenset[str]:
         known = self._jobs.get(ref.source_id)
