@@ -8,6 +8,7 @@ keep the same run (:func:`choose`), and the process whose create made the other 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from tracksync.model import RunHeader, Store
 from tracksync.pointset import PointSet
 
 log = logging.getLogger("tracksync")
+
+#: An id that MLflow gives: a UUID without hyphens.
+_MLFLOW_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -108,6 +112,7 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
             )
             continue
         try:
+            _not_its_own(destination, candidate)
             _create(destination, ledger, candidate)
             made.append(candidate)
         except UncertainError as error:
@@ -116,6 +121,28 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
         except (HeldError, RefusedError, RemovedError) as error:
             candidate.error = error
     look_up(destination, made)
+
+
+def _not_its_own(destination: Destination, candidate: Candidate) -> None:
+    """Make sure that the run does not lie in the server's own store, or in a copy of it.
+
+    Where a watched directory holds the server's database, each run that is created there would be found as one more
+    run to create, without end.
+
+    Raises:
+        HeldError: the server has a run of this very id; a server never gives one twice.
+    """
+    source_id = candidate.entry.source_id
+    if not _MLFLOW_ID.fullmatch(source_id):
+        return  # of no MLflow server; some refuse to be asked
+    try:
+        destination.get_run(source_id)
+    except HeldError:
+        return
+    raise HeldError(
+        f"{destination.address} has run {source_id} itself: {candidate.store.root} is its own store, or a copy of it",
+        "leave that store out, or name another server",
+    )
 
 
 def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> None:

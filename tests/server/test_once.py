@@ -400,3 +400,20 @@ def test_a_copy_of_a_store_is_the_same_runs(full, settings, server, proxy, tmp_p
     assert report.exit_code == 0
     assert proxy.writes == []
     assert all(len(found(server.url, run.id)) == 1 for run in full.runs)
+
+
+def test_a_run_of_the_servers_own_store_is_not_sent_to_it_again(store, settings, server, experiment_name):
+    """A watched directory that holds the server's database would double its runs without end."""
+    run, other = store.run(experiment_name), store.run(experiment_name)
+    native = client_of(server.url).create_run(client_of(server.url).create_experiment(experiment_name)).info
+    document = run.path / "meta.yaml"
+    document.write_text(document.read_text().replace(run.id, native.run_id))
+    run.path.rename(run.path.with_name(native.run_id))
+
+    report = tracksync.push([store.root], settings=settings)
+    assert report.exit_code == 5
+    (held,) = [sent for sent in report.runs if sent.source_id == native.run_id]
+    assert held.state is State.HELD
+    assert "its own store" in " ".join(held.notes)
+    assert found(server.url, native.run_id) == []
+    assert counterpart(server.url, other.id)
