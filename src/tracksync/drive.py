@@ -240,7 +240,8 @@ def notes(entry: Entry, state: State) -> Iterable[str]:
         what = "" if item == "run" else f"{item}: "
         yield "held: " + _line(f"{what}{problem.reason}", problem.hint)
     if state is State.LIVE and entry.pending_files:
-        what = f"{entry.pending_files} items, {entry.pending_bytes:,} bytes of files"
+        items = f"{entry.pending_files:,} item{'' if entry.pending_files == 1 else 's'}"
+        what = f"{items}, {entry.pending_bytes:,} bytes of files"
         yield f"not sent yet: {what}: being written, or larger than --live-max-size before the run ends"
     if entry.job_state is not None and state is not State.REMOVED:
         yield f"never ended at its source: closed as job {entry.job} has ended ({entry.job_state})"

@@ -239,7 +239,7 @@ def _notes(run: RunSummary) -> Iterator[str]:
     if run.link == "pending":
         yield f"parent {run.parent} is not on the server yet: delivered without the link"
     if run.refused_count:
-        yield f"{_count(run.refused_count, 'item')} passed over for good:"
+        yield f"{_count(run.refused_count, 'item')} left out for good:"
         shown = sorted(run.refused.items())[:_SHOWN]
         yield from (f"  {item}: {reason}" for item, reason in shown)
         if run.refused_count > len(shown):

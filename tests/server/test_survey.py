@@ -33,6 +33,6 @@ def test_files_too_large_for_a_live_run_are_named_not_planned(server, store, sta
     store.run(experiment_name, artifacts={"small": "a", "large": "b" * 100}, status=RUNNING)
     report = tracksync.push(store.root, settings=settings(server, state_dir, live_max_size=10))
     assert (report.plan.files, sent(report), report.exit_code) == (1, (0, 1), 0)
-    assert "not sent yet: 1 items, 100 bytes of files" in report.runs[0].notes[0]
+    assert "not sent yet: 1 item, 100 bytes of files" in report.runs[0].notes[0]
     report = tracksync.push(store.root, settings=settings(server, state_dir, live_max_size=1000))
     assert (sent(report), report.runs[0].notes) == ((0, 1), ())

@@ -202,7 +202,7 @@ def test_all_that_is_remarkable_is_said(ledger):
     )
     said = text(ledger)
     for part in (
-        "300 items passed over for good",
+        "300 items left out for good",
         "metric:m0: line 0",
         "and 295 more",
         "first value kept on the server: lr",
