@@ -625,6 +625,16 @@ def test_an_empty_directory_holds_nothing_to_stage(tmp_path, dest, go):
     assert (staged.runs, staged.exit_code) == (0, 0)
 
 
+def test_what_is_no_file_store_is_told_of_and_no_success(tmp_path, go):
+    """The directory of W&B, or a database called otherwise: the node's disk goes, and its runs with it."""
+    wandb = tmp_path / "wandb"
+    write(wandb / "offline-run-20260101_000000-a" / "run-a.wandb", "x")
+    write(wandb / "runs.db", "x")
+    staged = go(wandb)
+    assert (staged.runs, staged.exit_code) == (0, 5)
+    assert list(left(staged)) == ["offline-run-20260101_000000-a", "runs.db"]
+
+
 def test_mistaken_places_are_told(store, dest, go, tmp_path):
     run = whole(store)
     database = write(tmp_path / "mlflow.db", "")

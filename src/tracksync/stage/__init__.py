@@ -18,7 +18,7 @@ from threading import Event
 from tracksync.stage.carry import Pair
 from tracksync.stage.copier import WORKERS, Copier
 from tracksync.stage.experiment import prepare
-from tracksync.stage.places import DATABASE, check
+from tracksync.stage.places import DATABASE, check, strangers
 from tracksync.stage.plan import Unit, experiments, fill, units_of
 from tracksync.stage.result import Left, Staged
 
@@ -45,6 +45,7 @@ def stage(source: Path, dest: Path, stop: Event) -> Staged:
     staged, pair = Staged(source, dest), Pair(source, dest, stop)
     if (source / DATABASE).exists():
         staged.left.append(Left(DATABASE, "a database: stage copies file stores only"))
+    staged.left += [Left(name, "of no file store: copy it by other means") for name in strangers(source)]
     units = list(_planned(pair, staged))
     copier = Copier(pair)
     copier.run(units)

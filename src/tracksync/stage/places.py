@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tracksync.errors import ConfigError
+from tracksync.fsutil import names_in
 from tracksync.sources.filestore import locate
 from tracksync.stage import metafile
 from tracksync.stage.plan import experiments
@@ -41,3 +42,18 @@ def _check(source: Path, dest: Path) -> None:
     found = None if any(experiments(source)) else next(locate.find(source), None)
     if found is not None and found.root != here:
         raise ConfigError(f"{source} is no store; there is one at {found.root}", HINT)
+
+
+def strangers(source: Path) -> list[str]:
+    """What lies at SRC where that is no file store at all, but W&B's directory, say.
+
+    The node's disk goes when the job has ended: "0 runs copied" must not pass for success there.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    if any(experiments(source)):
+        return []
+    files, directories = names_in(source)
+    none_of_ours = {DATABASE, "models"}  # said by itself; the registry of a store that has no experiment yet
+    return [name for name in files + directories if name not in none_of_ours and not name.startswith(".")]
