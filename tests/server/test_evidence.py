@@ -220,7 +220,7 @@ def test_the_task_of_an_array(files, slurm, settings, server, experiment_name):
 
 @pytest.mark.slow
 def test_it_counts_as_ended_for_everything_else(files, slurm, settings, server, experiment_name):
-    """What waited for the end goes, and before the end: a torn line, a large artifact, rsync's half a file."""
+    """What waited for the end goes, or is left out by then: a large artifact; a torn line, rsync's half a file."""
     run = files.run(experiment_name, {"slurm.job_id": "11"}, params={"lr": "0.1"}, artifacts={"large.bin": "x" * 2000})
     run.line("loss", "17000")
     run.artifact(".model.pt.Ab12Cd", "half")
@@ -235,7 +235,8 @@ def test_it_counts_as_ended_for_everything_else(files, slurm, settings, server, 
     assert report.runs[0].state is State.DONE
     assert any("closed as job 11 has ended (CANCELLED)" in note for note in report.runs[0].notes)
     assert told(server, run) == ("KILLED", ENDED * 1000, "CANCELLED")
-    assert set(artifacts(client_of(server.url), there)) == {"large.bin", ".model.pt.Ab12Cd"}
+    assert set(artifacts(client_of(server.url), there)) == {"large.bin"}
+    assert any("left out for good: artifact:.model.pt.Ab12Cd" in note for note in report.runs[0].notes)
     assert counterpart(server.url, run.id).data.params == {"lr": "0.1"}
     assert tracksync.verify([files.root], settings=small).exit_code == 0
 
