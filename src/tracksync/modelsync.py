@@ -48,7 +48,8 @@ def _pruned(work: Work, model: LoggedModel, delta: Delta, *, again: bool) -> Log
         return LoggedModel(source_id=name)
     if any(f.model == name and f"artifact:{f.path}" not in entry.held for f in delta.files):
         model = replace(model, status=None)  # last of all: what reads READY there is complete
-    if work.absent.get(name, 0.0) > time.monotonic():
+    elsewhere = model.maker != entry.source_id and not entry.models.get(name)
+    if elsewhere and work.absent.get(name, 0.0) > time.monotonic():
         model = replace(model, output=None, input=False, metrics=())
     held = set() if again else {t.key for t in model.metrics if f"model:{item(name, METRIC, t.key)}" in entry.held}
     return replace(model, metrics=tuple(tail for tail in model.metrics if tail.key not in held))

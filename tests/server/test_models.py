@@ -268,6 +268,21 @@ def test_a_model_that_is_not_there_yet_is_a_pending_link(full, settings, server)
     assert not any("pending" in note for run in push(full, settings).runs for note in run.notes)
 
 
+def test_a_link_that_was_seen_before_its_model_is_there_before_the_end(store, experiment_name, settings, server):
+    """A copy of a run may show what the run puts out a moment before the model itself."""
+    run = store.run(experiment_name, name="copied")
+    model = run.model(files=FILES, step=1)
+    run.measure(model, "accuracy", [0.5])
+    place = run.path.parent / "models" / model
+    place.rename(store.root / model)
+    with watching([store.root], settings):
+        until(lambda: any(entry.models_pending for entry in Ledger(settings.state_dir, settings.to).entries()))
+        (store.root / model).rename(place)
+        run.end()
+        until(lambda: counterpart(server.url, run.id).info.status == "FINISHED")
+        assert_equal(store.root, server.url)
+
+
 def test_a_chain_of_models_goes_in_one_push(store, experiment_name, settings, server):
     runs = [store.run(experiment_name, name=f"stage {n}") for n in range(4)]
     models = [run.model(f"net{n}", step=0) for n, run in enumerate(runs)]
