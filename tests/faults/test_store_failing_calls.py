@@ -135,18 +135,24 @@ def test_an_experiment_that_is_not_listed_is_said_and_hides_no_other(store, sett
     assert_equal(store.root, settings.to)
 
 
-@pytest.mark.parametrize("nth", range(1, 6))
-def test_a_store_that_is_not_listed_is_never_called_empty(store, settings, nth):
-    with BadFiles(store.root, fail(errno.ESTALE), nth, only=once("scandir", store.root)) as files:
-        if nth <= 4:
-            with pytest.raises(NotSettledError, match="cannot be listed: Stale file handle"):
-                tracksync.push(store.root, settings=settings)
-        else:
-            report = tracksync.push(store.root, settings=settings)
-            assert (report.exit_code, report.runs, report.notes) == (5, [], [])
-            assert "cannot be listed: Stale file handle" in report.unlisted[0]
-    assert files.faults == 1
-    assert tracksync.push(store.root, settings=settings).exit_code == 0
+def test_a_store_that_is_not_listed_is_never_called_empty(store, settings):
+    """Whichever listing fails: of one of the searches for stores of each kind, or of that for the runs."""
+    seen = set()
+    for nth in range(1, 100):
+        with BadFiles(store.root, fail(errno.ESTALE), nth, only=once("scandir", store.root)) as files:
+            try:
+                report = tracksync.push(store.root, settings=settings)
+            except NotSettledError as error:
+                seen.add(str(error))
+                continue
+        if not files.faults:
+            break
+        assert (report.exit_code, report.runs, report.notes) == (5, [], []), nth
+        seen.add(report.unlisted[0].partition(": its runs")[0])
+        listed = nth
+    assert seen == {f"{store.root} cannot be listed: Stale file handle"}
+    assert 1 < listed < nth
+    assert report.exit_code == 0
     assert_equal(store.root, settings.to)
 
 

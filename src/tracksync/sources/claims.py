@@ -207,9 +207,13 @@ def find(path: Path, role: Role) -> list[Path]:
 
 
 def run_above(path: Path) -> tuple[Path, Role] | None:
-    """The run in whose directory ``path`` lies, unless it is one of event files alone."""
+    """The run in whose directory ``path`` lies, unless it is one of event files alone.
+
+    Raises:
+        OSError: one that may pass: what it hides may be that run.
+    """
     for above in [path, *path.parents][: ABOVE + 1]:
-        role = role_of(above, names_of(above))
+        role = role_of(above, names_of(above, strict=True))
         if role not in (None, Role.TENSORBOARD):
             return above, role
     return None
