@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lacking import lacking
 from oracle import assert_equal, client_of, found, points
 from tracksync.config import Settings
 from tracksync.mounts import filesystem_type, is_local
@@ -20,16 +21,11 @@ pytestmark = pytest.mark.slow
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
-def without(reason):
-    """A lane that this host cannot have; in CI that is a failure."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
 @pytest.fixture
 def mounted(tmp_path):
     """(what writers see, the same for tracksync): a FUSE mount, whose lower side changes without an event above."""
     if shutil.which("bindfs") is None:
-        without("no bindfs: apt-get install bindfs")
+        lacking("no bindfs: apt-get install bindfs")
     if not Path("/dev/fuse").exists():
         pytest.skip("this host has no /dev/fuse")
     lower, above = tmp_path / "lower", tmp_path / "above"

@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tracksync.fsutil import names_in
-from tracksync.sources.searching import Breadth, pass_over, searching
-from tracksync.sources.seen import PASSING
+from tracksync.sources.searching import Breadth, searching
 from tracksync.sources.texts import RUN_ID
+from tracksync.sources.tree import entries
 
 #: How a database is called that is looked for in directories; one that is named may be called as it likes.
 _NAME = re.compile(r".+\.(?:db|sqlite|sqlite3)")
@@ -40,7 +39,7 @@ def _below(top: Path) -> Iterator[Path]:
     queue, breadth = deque([top]), Breadth(top)
     while queue:
         directory = queue.popleft()
-        files, directories = _entries(directory, strict=directory == top)
+        files, directories = entries(directory, strict=directory == top)
         yield from (directory / name for name in files if _NAME.fullmatch(name))
         if _EXPERIMENT_ID.fullmatch(directory.name) and "meta.yaml" in files:
             continue  # an experiment of a file store: what lies below are runs
@@ -48,22 +47,6 @@ def _below(top: Path) -> Iterator[Path]:
             # runs of file stores and artifacts of databases: what a job logged is not what it logs to
             if not name.startswith(".") and not RUN_ID.fullmatch(name) and breadth.allows(directory / name):
                 queue.append(directory / name)
-
-
-def _entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
-    """The names of the regular files and of the real directories in ``path``; none where it may not be read.
-
-    ``strict``: an OSError that may pass is raised.
-    """
-    try:
-        return names_in(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return [], []
-    except OSError as error:
-        if strict and error.errno in PASSING:
-            raise
-        pass_over(path, error.strerror or str(error))
-        return [], []
 
 
 def _is_file(path: Path) -> bool:
