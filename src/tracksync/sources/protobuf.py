@@ -14,7 +14,7 @@ Fields: TypeAlias = Mapping[str, tuple[int, str]]
 #: A message, or the class of messages of one kind; its fields are known only while the program runs.
 Message: TypeAlias = Any
 
-_SCALARS = {"double": 1, "float": 2, "int64": 3, "uint64": 4, "int32": 5, "bool": 8, "bytes": 12}
+_SCALARS = {"double": 1, "float": 2, "int64": 3, "uint64": 4, "int32": 5, "bool": 8, "bytes": 12, "sint64": 18}
 _MESSAGE, _OPTIONAL, _REPEATED = 11, 1, 3
 
 

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from tracksync.sources.nested import Json
-from tracksync.sources.wandb.messages import Message, broken, message
+from tracksync.sources.protobuf import Message
+from tracksync.sources.wandb.messages import broken, message
 
 Path: TypeAlias = tuple[str, ...]
 

@@ -9,84 +9,79 @@ messages do not get in the way of wandb's, should a training script import both.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeAlias
 
-#: A class made at run time, or one of its objects: no type checker knows their fields.
-Message: TypeAlias = Any
+from tracksync.sources.protobuf import Fields, Message, declare
 
-_BYTES, _BOOL, _INT32, _INT64, _SINT64, _DOUBLE, _MESSAGE = 12, 8, 5, 3, 18, 1, 11
-_REPEATED = 3
-#: message -> field -> (number, type or message, whether it is repeated)
-_FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
+_FIELDS: dict[str, Fields] = {
     "Item": {
-        "key": (1, _BYTES, False),
-        "nested_key": (2, _BYTES, True),
-        "boolean": (4, _BOOL, False),
-        "integer": (5, _SINT64, False),
-        "number": (6, _DOUBLE, False),
-        "text": (7, _BYTES, False),
-        "json": (8, _BYTES, False),
-        "value_json": (16, _BYTES, False),
+        "key": (1, "bytes"),
+        "nested_key": (2, "repeated bytes"),
+        "boolean": (4, "bool"),
+        "integer": (5, "sint64"),
+        "number": (6, "double"),
+        "text": (7, "bytes"),
+        "json": (8, "bytes"),
+        "value_json": (16, "bytes"),
     },
-    "Step": {"num": (1, _INT64, False)},
-    "Time": {"seconds": (1, _INT64, False), "nanos": (2, _INT32, False)},
-    "Git": {"remote_url": (1, _BYTES, False), "commit": (2, _BYTES, False)},
-    "Branch": {"run": (1, _BYTES, False), "value": (2, _DOUBLE, False), "metric": (3, _BYTES, False)},
-    "Pair": {"key": (1, _BYTES, False), "value": (2, _BYTES, False)},
-    "History": {"item": (1, _BYTES, True), "step": (2, "Step", False)},
-    "Changes": {"update": (1, _BYTES, True), "remove": (2, _BYTES, True)},
-    "Stats": {"timestamp": (2, "Time", False), "item": (3, _BYTES, True)},
+    "Step": {"num": (1, "int64")},
+    "Time": {"seconds": (1, "int64"), "nanos": (2, "int32")},
+    "Git": {"remote_url": (1, "bytes"), "commit": (2, "bytes")},
+    "Branch": {"run": (1, "bytes"), "value": (2, "double"), "metric": (3, "bytes")},
+    "Pair": {"key": (1, "bytes"), "value": (2, "bytes")},
+    "History": {"item": (1, "repeated bytes"), "step": (2, "Step")},
+    "Changes": {"update": (1, "repeated bytes"), "remove": (2, "repeated bytes")},
+    "Stats": {"timestamp": (2, "Time"), "item": (3, "repeated bytes")},
     "Entry": {
-        "path": (1, _BYTES, False),
-        "ref": (3, _BYTES, False),
-        "local_path": (6, _BYTES, False),
+        "path": (1, "bytes"),
+        "ref": (3, "bytes"),
+        "local_path": (6, "bytes"),
     },
-    "Manifest": {"contents": (4, "Entry", True), "manifest_file_path": (5, _BYTES, False)},
-    "Artifact": {"name": (5, _BYTES, False), "digest": (6, _BYTES, False), "manifest": (12, "Manifest", False)},
-    "Use": {"name": (3, _BYTES, False)},
-    "Metric": {"name": (1, _BYTES, False), "glob_name": (2, _BYTES, False), "step_metric": (4, _BYTES, False)},
+    "Manifest": {"contents": (4, "repeated Entry"), "manifest_file_path": (5, "bytes")},
+    "Artifact": {"name": (5, "bytes"), "digest": (6, "bytes"), "manifest": (12, "Manifest")},
+    "Use": {"name": (3, "bytes")},
+    "Metric": {"name": (1, "bytes"), "glob_name": (2, "bytes"), "step_metric": (4, "bytes")},
     "Run": {
-        "run_id": (1, _BYTES, False),
-        "entity": (2, _BYTES, False),
-        "project": (3, _BYTES, False),
-        "config": (4, "Changes", False),
-        "run_group": (6, _BYTES, False),
-        "job_type": (7, _BYTES, False),
-        "display_name": (8, _BYTES, False),
-        "notes": (9, _BYTES, False),
-        "tags": (10, _BYTES, True),
-        "sweep_id": (12, _BYTES, False),
-        "host": (13, _BYTES, False),
-        "start_time": (17, "Time", False),
-        "resumed": (18, _BOOL, False),
-        "git": (21, "Git", False),
-        "branch_point": (23, "Branch", False),
-        "resume": (24, _BOOL, False),
+        "run_id": (1, "bytes"),
+        "entity": (2, "bytes"),
+        "project": (3, "bytes"),
+        "config": (4, "Changes"),
+        "run_group": (6, "bytes"),
+        "job_type": (7, "bytes"),
+        "display_name": (8, "bytes"),
+        "notes": (9, "bytes"),
+        "tags": (10, "repeated bytes"),
+        "sweep_id": (12, "bytes"),
+        "host": (13, "bytes"),
+        "start_time": (17, "Time"),
+        "resumed": (18, "bool"),
+        "git": (21, "Git"),
+        "branch_point": (23, "Branch"),
+        "resume": (24, "bool"),
     },
-    "Exit": {"exit_code": (1, _INT32, False), "runtime": (2, _INT32, False)},
+    "Exit": {"exit_code": (1, "int32"), "runtime": (2, "int32")},
     "Final": {},
-    "Version": {"producer": (1, _BYTES, False)},
-    "Header": {"version_info": (1, "Version", False)},
+    "Version": {"producer": (1, "bytes")},
+    "Header": {"version_info": (1, "Version")},
     "Environment": {
-        "program": (6, _BYTES, False),
-        "git": (9, "Git", False),
-        "slurm": (27, "Pair", True),
+        "program": (6, "bytes"),
+        "git": (9, "Git"),
+        "slurm": (27, "repeated Pair"),
     },
     "Record": {
-        "history": (2, "History", False),
-        "summary": (3, "Changes", False),
-        "config": (5, "Changes", False),
-        "stats": (7, "Stats", False),
-        "artifact": (8, "Artifact", False),
-        "alert": (10, "Final", False),
-        "metric": (12, "Metric", False),
-        "run": (17, "Run", False),
-        "exit": (18, "Exit", False),
-        "final": (20, "Final", False),
-        "header": (21, "Header", False),
-        "footer": (22, "Final", False),
-        "use_artifact": (25, "Use", False),
-        "environment": (26, "Environment", False),
+        "history": (2, "oneof History"),
+        "summary": (3, "oneof Changes"),
+        "config": (5, "oneof Changes"),
+        "stats": (7, "oneof Stats"),
+        "artifact": (8, "oneof Artifact"),
+        "alert": (10, "oneof Final"),
+        "metric": (12, "oneof Metric"),
+        "run": (17, "oneof Run"),
+        "exit": (18, "oneof Exit"),
+        "final": (20, "oneof Final"),
+        "header": (21, "oneof Header"),
+        "footer": (22, "oneof Final"),
+        "use_artifact": (25, "oneof Use"),
+        "environment": (26, "oneof Environment"),
     },
 }
 
@@ -94,9 +89,7 @@ _FIELDS: dict[str, dict[str, tuple[int, int | str, bool]]] = {
 @lru_cache
 def message(name: str) -> Message:
     """The class of a message, e.g. ``Record``. Protobuf is imported with the first one."""
-    from google.protobuf import message_factory
-
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"tracksync.{name}"))
+    return _messages()[name]
 
 
 @lru_cache
@@ -109,22 +102,5 @@ def broken() -> type[Exception]:
 
 
 @lru_cache
-def _pool() -> Message:
-    from google.protobuf import descriptor_pb2, descriptor_pool
-
-    file = descriptor_pb2.FileDescriptorProto(name="tracksync/wandb.proto", package="tracksync", syntax="proto3")
-    for name, fields in _FIELDS.items():
-        declared = file.message_type.add(name=name)
-        if name == "Record":
-            declared.oneof_decl.add(name="record_type")
-        for field, (number, kind, repeated) in fields.items():
-            added = declared.field.add(name=field, number=number, label=_REPEATED if repeated else 1)
-            if isinstance(kind, str):
-                added.type, added.type_name = _MESSAGE, f".tracksync.{kind}"
-            else:
-                added.type = kind
-            if name == "Record":
-                added.oneof_index = 0
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return pool
+def _messages() -> dict[str, Message]:
+    return declare("tracksync.wandb", _FIELDS)

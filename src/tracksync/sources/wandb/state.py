@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from tracksync.model import INT64, Point
 from tracksync.sources.nested import Json, Row, flatten
 from tracksync.sources.pointspool import PointSpool
+from tracksync.sources.protobuf import Message
 from tracksync.sources.wandb.items import item_of, key_bytes, parse, put, take_out
-from tracksync.sources.wandb.messages import Message, broken, message
+from tracksync.sources.wandb.messages import broken, message
 from tracksync.sources.wandb.rows import OWN, row_of
 
 SYSTEM = "system/"
@@ -94,7 +95,7 @@ class State:
             DecodeError: of protobuf; it is none.
         """
         record = message("Record").FromString(data)
-        kind = record.WhichOneof("record_type")
+        kind = record.WhichOneof("one")
         if kind is not None:
             getattr(self, f"_on_{kind}")(getattr(record, kind))
 
