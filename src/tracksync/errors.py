@@ -28,6 +28,26 @@ def clean(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The signal behind ``error``, if there is one.
+
+    A signal's exception is raised wherever the main thread is just then. Some places make an error of their own of all
+    that passes through them (Python 3.11 of what leaves ``__set_name__``, a library of what goes wrong in its import):
+    taken at its word, such an error would hold a run, or blame the settings.
+    """
+    seen: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or any(current is known for known in seen):
+            continue
+        if isinstance(current, KeyboardInterrupt):
+            return current
+        seen.append(current)
+        pending += [current.__cause__, current.__context__]
+    return None
+
+
 class ConfigError(TracksyncError):
     """The settings, the destination or the credentials are wrong: nothing can be sent until they are mended."""
 

@@ -276,6 +276,19 @@ def test_what_mlflows_client_refuses_to_do_is_a_matter_of_settings(server, monke
     assert "MLFLOW_" in caught.value.hint
 
 
+def test_a_signal_that_a_library_makes_an_error_of_is_still_a_signal(behind, monkeypatch):
+    """As Python 3.11 does with what comes out of `__set_name__`, in the midst of an import."""
+
+    def interrupted(*_, **__):
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    destination, run = behind
+    monkeypatch.setattr("mlflow.utils.rest_utils.http_request", interrupted)
+    for write in writes_of(destination, run).values():
+        with pytest.raises(KeyboardInterrupt):
+            write()
+
+
 def test_an_address_with_a_path_is_kept(server, make_proxy, experiment_name):
     proxy = make_proxy(server.url, prefix="/team/mlflow")
     destination = once(f"{proxy.url}/")

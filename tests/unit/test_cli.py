@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import tracksync
 from tracksync.cli import COMMANDS, main
 from tracksync.cli.failure import LOG_LIMIT, explain, worst
-from tracksync.cli.stopping import SAME_SIGNAL, STOP_SECONDS
+from tracksync.cli.stopping import SAME_SIGNAL, STOP_SECONDS, TerminatedError
 from tracksync.errors import ConfigError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.report import Plan, Report, RunReport
@@ -277,6 +277,15 @@ def test_the_error_log_does_not_grow_for_ever(invoke, tmp_path):
 def test_ctrl_c_in_push_is_130_and_one_line(invoke):
     result = invoke("push", "--to", "http://x", "p", engine=Engine(KeyboardInterrupt()))
     assert result.exit_code == 130
+    assert result.stderr.startswith("tracksync: interrupted; ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("made", [RuntimeError("in an import"), ConfigError("a plug-in does not load")])
+def test_a_signal_that_became_an_error_on_its_way_is_still_a_signal(invoke, made):
+    made.__cause__ = TerminatedError()
+    result = invoke("push", "--to", "http://x", "p", engine=Engine(made))
+    assert result.exit_code == 143
     assert result.stderr.startswith("tracksync: interrupted; ")
     assert result.stderr.count("\n") == 1
 

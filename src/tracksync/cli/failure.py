@@ -16,7 +16,7 @@ import click
 
 from tracksync.cli.stopping import TerminatedError
 from tracksync.config import default_state_dir
-from tracksync.errors import TracksyncError, clean
+from tracksync.errors import TracksyncError, clean, interruption
 
 if TYPE_CHECKING:
     from tracksync.cli.show import Console
@@ -32,9 +32,9 @@ WORST_FIRST = (1, 3, 75, 4, 5, 6, 0)
 
 def explain(error: BaseException, *, verbose: bool = False) -> int:
     """Say in one line on stderr what went wrong, and return the exit code that belongs to it."""
-    if isinstance(error, KeyboardInterrupt):
+    if signalled := interruption(error):
         click.echo("tracksync: interrupted; what was acknowledged is kept, run the command again to go on", err=True)
-        return TERMINATED if isinstance(error, TerminatedError) else INTERRUPTED
+        return TERMINATED if isinstance(signalled, TerminatedError) else INTERRUPTED
     if isinstance(error, TracksyncError):
         click.echo(f"tracksync: {error.line}", err=True)
         return error.exit_code
@@ -54,6 +54,8 @@ def apart(console: Console, codes: list[int]) -> Iterator[None]:
     try:
         yield
     except TracksyncError as error:
+        if interruption(error):
+            raise
         console.error(f"tracksync: {error.line}")
         codes.append(error.exit_code)
 

@@ -20,11 +20,17 @@ def failure(error: BaseException, where: str, *, repeatable: bool, outer: BaseEx
 
     ``where`` is the server's address; ``repeatable`` tells whether sending the request again does no harm;
     ``outer`` is an exception that was being handled already before the request, and has nothing to do with it.
+
+    Raises:
+        KeyboardInterrupt: a signal came meanwhile, and something on the way made an error of it.
     """
     import requests  # costs 80 ms, and comes with mlflow, which only the first request imports
     import urllib3
 
     chain = list(_chain(error, outer))
+    for signalled in chain:
+        if isinstance(signalled, KeyboardInterrupt):
+            raise type(signalled) from error
 
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(e, kinds) for e in chain)
