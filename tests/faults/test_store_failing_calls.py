@@ -122,15 +122,19 @@ def once(call, path):
     return lambda name, at: (name, at) == (call, str(path))
 
 
-def test_an_experiment_that_is_not_listed_is_said_and_hides_no_other(store, settings):
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.EIO, "it is tried again"), (errno.EACCES, "ask its owner for read permission")]
+)
+def test_an_experiment_that_is_not_listed_is_said_and_hides_no_other(store, settings, number, hint):
     directory = store.named("other").path.parent
-    with BadFiles(store.root, fail(errno.EIO), only=once("scandir", directory), always=True) as files:
+    with BadFiles(store.root, fail(number), only=once("scandir", directory), always=True) as files:
         report = tracksync.push(store.root, settings=settings)
     assert files.faults
     assert report.exit_code == 5
     assert {run.name: run.state for run in report.runs} == {"parent": State.DONE, "child": State.LIVE}
     (line,) = report.unlisted
-    assert line.startswith(f"{directory} cannot be listed: Input/output error: its runs are not known; ")
+    assert line.startswith(f"{directory} cannot be listed: {os.strerror(number)}: its runs are not known; ")
+    assert hint in line
     assert tracksync.push(store.root, settings=settings).exit_code == 0
     assert_equal(store.root, settings.to)
 

@@ -126,7 +126,7 @@ def _fields(directory: Path) -> meta.Fields | None:
 
 def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
     """List the runs of a store, deleted ones too, or only those at or below ``within``; see Source.discover."""
-    failed: list[str] = []
+    failed: list[tuple[str, str]] = []
     for base, experiment, run in _selected(store.root, within):
         if run:
             path = base / experiment / run
@@ -137,7 +137,7 @@ def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
             below = base / name
             yield from (RunRef(store, run, path) for run in _named(below, failed) if _is_run(path := below / run))
     if failed:
-        raise NotSettledError(f"{failed[0]}: its runs are not known", AGAIN)
+        raise NotSettledError(*failed[0])
 
 
 def parent(store: Store, run: RunRef) -> str | None:
@@ -150,11 +150,15 @@ def parent(store: Store, run: RunRef) -> str | None:
     return named if RUN_ID.fullmatch(named) and named != run.source_id else None
 
 
-def _named(path: Path, failed: list[str]) -> list[str]:
+def _named(path: Path, failed: list[tuple[str, str]]) -> list[str]:
+    """The names of the directories in a part of a store; ``failed`` takes what hides them, and what to do about it."""
     try:
-        return _listed(path)
+        return names_in(path)[1]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
-        failed.append(f"{path} cannot be listed: {error.strerror}")
+        hint = AGAIN if error.errno in PASSING else "ask its owner for read permission, or leave it out"
+        failed.append((f"{path} cannot be listed: {error.strerror}: its runs are not known", hint))
         return []
 
 
