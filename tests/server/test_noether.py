@@ -1,9 +1,12 @@
 """Runs of Noether end to end: as TensorBoard shows them, by the step that people know, and linked."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from trackio_make import Writer
+from wandb_make import Log
 
 import tracksync
 from eventlog import START, EventLog
@@ -80,3 +83,38 @@ def test_a_run_is_followed_to_its_end_and_linked_to_its_ancestor(tmp_path, serve
         until(lambda: remote(second).info.status == "FINISHED")
         assert [step for step, _ in history(server, remote(second), "loss")] == [200, 300]
         assert remote(first).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+def test_runs_of_its_other_trackers_are_linked_and_end(tracker, tmp_path, server, settings):
+    """Each with the log of that tracker, and the sidecar that says that the run is over."""
+    refs = []
+    for number, resume in ((1, None), (2, "2026-01-01_aaaaa-1")):
+        run_id = f"2026-01-01_aaaaa-{number}"
+        path = tmp_path / "out" / run_id
+        config = {
+            "run_name": "car",
+            "stage_name": "default",
+            "hp": {"resume_run_id": resume, "output_path": str(path.parent)},
+        }
+        (path / "tracker").mkdir(parents=True)
+        (path / "tracker" / "config.yaml").write_text(
+            f"run_name: car\nstage_name: default\nhp: {json.dumps(config['hp'])}\n"
+        )
+        (path / "tracker" / "summary.yaml").write_text("{}\n")
+        row = {"epoch": 0.5, "update": 30 * number, "sample": 8, "loss": 0.25}
+        if tracker == "wandb":
+            log = Log(path / "wandb", run_id, project=tmp_path.name, start=int(START) + number, **config)
+            log.log(0, **row)
+            refs.append(log.source_id)
+        else:
+            writer = Writer(tmp_path / "trackio", f"{tmp_path.name[:20]}{number}", f"car/default_{run_id}")
+            writer.fragment(writer.record(number, config, **row))
+            refs.append(writer.ref.source_id)
+    assert tracksync.push(tmp_path, settings=settings).exit_code == 0
+    first, second = (counterpart(server.url, source_id) for source_id in refs)
+    assert second.data.tags["mlflow.parentRunId"] == first.info.run_id
+    assert second.data.tags["noether.resume_run_id"] == "2026-01-01_aaaaa-1"
+    assert (first.info.status, second.info.status) == ("FINISHED", "FINISHED")
+    assert history(server, second, "loss") == [(60, 0.25)]
+    assert tracksync.api.verify([tmp_path], settings=settings).exit_code == 0

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tracksync.model import INT64
+from tracksync.sources.noetherrules import update_of
 
 #: A value that JSON can spell.
 Json: TypeAlias = Any
 
-#: A row that has all of these is one of Noether's trackers: ``update`` is its step, the native one a mere counter.
-UPDATE, NOETHER = "update", ("update", "epoch", "sample")
 #: What marks a dictionary that describes an image, a table, a histogram ...
 TYPE = "_type"
 MEDIA = "a medium (image, table, histogram ...)"
@@ -29,11 +28,10 @@ class Row:
     def step(self, declared: str | None, native: int) -> int:
         """The step of a value: of the metric declared for it, else Noether's, else the native one."""
         value = self.numbers.get(declared) if declared else None
-        if value is None and all(key in self.numbers for key in NOETHER):
-            value = self.numbers[UPDATE]
-        if value is None or not value.is_integer() or abs(value) >= INT64:
-            return native
-        return int(value)
+        if value is not None:
+            return int(value) if value.is_integer() and abs(value) < INT64 else native
+        update = update_of(self.numbers)
+        return native if update is None else update
 
     def take(self, key: str, value: Json) -> None:
         """Take a value in, or the leaves of one."""

@@ -1,11 +1,8 @@
-"""The source for runs of Noether that log to TensorBoard: its event files, and the sidecar ``tracker/`` beside them.
-
-Noether's own trackers number their rows 0, 1, 2 ...; the step that people know is the ``update`` in each row.
-"""
+"""The source for runs of Noether that log to TensorBoard: its event files, and the sidecar ``tracker/`` beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from os import stat_result
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from tracksync.sources.artifacts import new_artifacts
 from tracksync.sources.claims import Listings, Role
 from tracksync.sources.documents import flat, none_taken, rows
 from tracksync.sources.noether.sidecar import CONFIG, KIND, SUMMARY, Sidecar, finished, read_sidecar
+from tracksync.sources.noetherrules import update_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.seen import AGAIN, LINK, Seen, reading
 from tracksync.sources.tensorboard.files import EventFile, beginning, event_files
@@ -30,14 +28,6 @@ FILES = ("log.txt", "hp_resolved.yaml", CONFIG, SUMMARY)
 _NOT_EVENTS = frozenset({"tracker", "checkpoints", "wandb", "ancestor"})
 #: What Noether writes as a text, and its sidecar holds better.
 _CONFIGURATION = "Configuration"
-
-
-def update_of(row: Mapping[str, float]) -> int | None:
-    """The step of numbers that Noether logged together; None where it is not Noether's row."""
-    update = row.get("update")
-    if update is None or "epoch" not in row or "sample" not in row or not float(update).is_integer():
-        return None
-    return int(update)
 
 
 class NoetherSource:
@@ -122,7 +112,8 @@ class NoetherSource:
         if summary is not None and not ended:
             seen.waiting += 1
         history = self._histories.look(seen, files, update_of)
-        texts = {key: text for key, text in history.texts.items() if key != _CONFIGURATION} | _tags(sidecar)
+        texts = {key: text for key, text in history.texts.items() if key != _CONFIGURATION}
+        texts |= sidecar.setup.tags(sidecar.run_id)
         tags, tag_files = new_tags(seen, rows(texts), self._scratch, none_taken)
         params, param_files = new_params(seen, rows(dict(flat(sidecar.document))), self._scratch, none_taken)
         below = f"{run.path.relative_to(run.store.root)}/"
@@ -193,15 +184,6 @@ def _artifacts(seen: Seen, below: str) -> Iterator[tuple[str, stat_result]]:
         yield name, status
 
 
-def _tags(sidecar: Sidecar) -> dict[str, str]:
-    tags = {"noether.run_id": sidecar.run_id, "noether.stage": sidecar.stage_name}
-    if job := sidecar.document.get("dist/jobid"):
-        tags["SLURM_JOB_ID"] = str(job)
-    if sidecar.resumed:
-        tags |= {"resumedRun": "True", "noether.resume_run_id": str(sidecar.hp["resume_run_id"])}
-    return tags
-
-
 def _header(run: RunRef, sidecar: Sidecar, start: int, end: int | None) -> RunHeader:
     owner = owner_of(run.path)
     parent = sidecar.resumed
@@ -209,7 +191,7 @@ def _header(run: RunRef, sidecar: Sidecar, start: int, end: int | None) -> RunHe
         source_id=run.source_id,
         experiment_id=run.store.root.name,
         experiment_name=run.store.root.name or KIND,
-        name=f"{sidecar.run_name}/{sidecar.stage_name}"[:1000],
+        name=sidecar.setup.name[:1000],
         user=owner,
         status=RunStatus.RUNNING if end is None else RunStatus.FINISHED,
         start_time=start,

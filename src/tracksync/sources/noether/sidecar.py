@@ -7,14 +7,14 @@ holds as well: it is never opened.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tracksync.errors import GoneError, HeldError, NotSettledError
+from tracksync.errors import GoneError, HeldError, NotSettledError, TracksyncError
 from tracksync.fsutil import NotRegularError, read_small
+from tracksync.model import Looks
 from tracksync.sources.documents import MAX_SIZE, Document, read_yaml
+from tracksync.sources.noetherrules import Setup, setup_of
 from tracksync.sources.seen import reading
 
 CONFIG, SUMMARY = "tracker/config.yaml", "tracker/summary.yaml"
@@ -29,12 +29,10 @@ AGAIN = 60
 class Sidecar:
     """A run by its configuration."""
 
-    run_name: str
-    stage_name: str
+    setup: Setup
     #: what the directory ``<output>/<run id>[/<stage>]`` tells
     run_id: str
     stage: str | None
-    hp: Mapping[Any, Any]
     document: Document
 
     @property
@@ -45,10 +43,8 @@ class Sidecar:
     @property
     def resumed(self) -> str | None:
         """The identity of the run that this one resumes, if one."""
-        if not (run_id := self.hp.get("resume_run_id")):
-            return None
-        stage = self.hp.get("resume_stage_name")
-        return source_id(str(run_id), None if stage is None else str(stage))
+        resumed = self.setup.resumed
+        return source_id(*resumed) if resumed else None
 
     @property
     def depth(self) -> int:
@@ -78,17 +74,14 @@ def read_sidecar(path: Path) -> Sidecar:
     except NotRegularError as error:
         raise HeldError(f"{where} is a link or special file", "Noether never writes that: look what it is") from error
     document = read_yaml(data, where)
-    if "run_name" not in document or "stage_name" not in document:
-        raise NotSettledError(f"{where} lacks run_name or stage_name")
-    stage_name = str(document["stage_name"])
-    staged = path.name == stage_name
-    hp = document.get("hp")
+    setup = setup_of(document)
+    if setup is None:
+        raise NotSettledError(f"{where} lacks run_name, stage_name or hp")
+    staged = path.name == setup.stage_name
     return Sidecar(
-        run_name=str(document["run_name"]),
-        stage_name=stage_name,
+        setup=setup,
         run_id=path.parent.name if staged else path.name,
-        stage=stage_name if staged else None,
-        hp=hp if isinstance(hp, dict) else {},
+        stage=setup.stage_name if staged else None,
         document=document,
     )
 
@@ -100,3 +93,18 @@ def finished(path: Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return summary if config.st_mtime - summary.st_mtime < AGAIN else None
+
+
+def end_beside(path: Path, setup: Setup, looks: Looks, logged: object) -> bool:
+    """Whether the sidecar in ``path`` says that the run of this configuration has ended, which logs elsewhere.
+
+    Twice: the log is closed just after the summary is written. ``logged`` is what the log looks like.
+    """
+    try:
+        sidecar = read_sidecar(path)
+    except TracksyncError:
+        return False
+    if (sidecar.setup.name, sidecar.setup.resumed) != (setup.name, setup.resumed):
+        return False
+    summary = finished(path)
+    return summary is not None and looks.settled(SUMMARY, (summary.st_size, summary.st_mtime_ns, logged))

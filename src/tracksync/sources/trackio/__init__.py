@@ -1,6 +1,7 @@
 """The source for Trackio: a database per project, and the inbox that stands in for it on network file systems.
 
-No run of Trackio ever says that it has ended. A record may be met twice, first in the inbox and then in the database.
+No run of Trackio ever says that it has ended; one of Noether's does so in its own output. A record may be met twice,
+first in the inbox and then in the database.
 """
 
 from __future__ import annotations
@@ -8,22 +9,23 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracksync.config import SETTLE_LOCAL, SETTLE_NETWORK
-from tracksync.errors import GoneError, HeldError, NotSettledError
+from tracksync.errors import GoneError, HeldError, NotSettledError, TracksyncError
 from tracksync.fsutil import owner_of
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, RunStatus, Store, Tally
 from tracksync.mounts import is_local
 from tracksync.sources import spooltails
 from tracksync.sources.nested import flatten
+from tracksync.sources.noetherrules import setup_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.pointspool import ScratchDirectory
 from tracksync.sources.seen import Seen
 from tracksync.sources.sqlite.database import Database
-from tracksync.sources.trackio import locate, tables
+from tracksync.sources.trackio import lineage, locate, tables
 from tracksync.sources.trackio.files import new_files
 from tracksync.sources.trackio.inbox import INBOX, Inbox
 from tracksync.sources.trackio.rows import milliseconds
@@ -110,6 +112,22 @@ class TrackioSource:
         found = [_size_and_time(path) for path in places]
         return None if found[0] == found[2] == _NOTHING else tuple(number for pair in found for number in pair)
 
+    def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
+        """The runs of Noether's that others resume, by their configurations; see Source.parents."""
+        del store
+        found: dict[str, str] = {}
+        for run in runs:
+            state = self._state(run)
+            try:
+                with state.lock:
+                    state.update(self._look(run.path.parent), self._of(run.store.root).inbox)
+                    parent = self._parent(run, state)
+            except TracksyncError:
+                continue  # said when it is read
+            if parent:
+                found[run.source_id] = parent
+        return found
+
     def newest(self, run: RunRef) -> int:
         """The newest mtime of the database and of the run's fragments; see Source.newest."""
         inbox, database = self._of(run.store.root).inbox, run.path.parent
@@ -134,18 +152,25 @@ class TrackioSource:
             return self._delta(run, cursor, looks, state)
 
     def _delta(self, run: RunRef, cursor: Cursor, looks: Looks, state: TrackioRun) -> Delta:
-        seen = Seen(run, cursor, looks, ended=False, refused=dict(state.refused))
+        setup = setup_of(state.config)
+        logged = sum(state.points.counts.values())
+        closed = setup is not None and lineage.has_ended(
+            state.name, setup, run.store.root, self.path_map, looks, logged
+        )
+        seen = Seen(run, cursor, looks, ended=closed or looks.over, refused=dict(state.refused))
         if state.alerts:
             seen.refused["alerts"] = f"{state.alerts}: MLflow has no place for them"
         files = list(new_files(seen, run.path.parent.stem, state.name, state.versions))
         own = {"trackio.run_id": run.path.name, "trackio.group": state.config.get("_Group")}
+        if setup is not None and (run_id := lineage.own_id(state.name, setup)):
+            own |= setup.tags(run_id)
         rows = [(key, str(value).encode(errors="surrogatepass")) for key, value in own.items() if value]
         tags, _ = new_tags(seen, rows, self._texts, _never)
         config = {key: value for key, value in state.config.items() if not key.startswith("_")}
         texts = [(key, str(value).encode(errors="surrogatepass")) for key, value in flatten(config)]
         params, param_files = new_params(seen, texts, self._texts, _never)
         return Delta(
-            header=self._header(run, state),
+            header=self._header(run, state, closed=closed),
             params=tuple(params),
             tags=tuple(tags),
             metrics=tuple(spooltails.tails(state.points, cursor)),
@@ -154,7 +179,24 @@ class TrackioSource:
             refused=seen.refused,
         )
 
-    def _header(self, run: RunRef, state: TrackioRun) -> RunHeader:
+    def _parent(self, run: RunRef, state: TrackioRun) -> str | None:
+        """The source id of the run that one of Noether's resumes."""
+        setup, database = setup_of(state.config), run.path.parent
+        if setup is None or setup.resumed is None:
+            return None
+        project = database.stem
+        runs = self._of(run.store.root).inbox.runs
+        names = {run_id: name for run_id, (in_project, name) in runs.items() if in_project == project}
+        look, own = self._look(database), run.path.name
+        if look is None:
+            parent = lineage.ancestor(setup.resumed, own, names, lambda _: 0)
+        else:
+            with look() as connection:
+                names |= tables.runs(connection)
+                parent = lineage.ancestor(setup.resumed, own, names, lambda run_id: tables.begun(connection, run_id))
+        return f"{self.kind}:{project}/{parent}" if parent else None
+
+    def _header(self, run: RunRef, state: TrackioRun, *, closed: bool) -> RunHeader:
         project, owner = run.path.parent.stem, owner_of(run.path)
         return RunHeader(
             source_id=run.source_id,
@@ -162,11 +204,11 @@ class TrackioSource:
             experiment_name=project,
             name=(state.name or run.path.name)[:LONGEST_NAME],
             user=owner,
-            status=RunStatus.RUNNING,
+            status=RunStatus.FINISHED if closed else RunStatus.RUNNING,
             start_time=state.start if state.start is not None else milliseconds(state.config.get("_Created")),
-            end_time=None,
+            end_time=state.newest or None if closed else None,
             deleted=False,
-            parent=None,
+            parent=self._parent(run, state),
             owner=owner,
         )
 

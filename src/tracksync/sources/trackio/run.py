@@ -36,6 +36,8 @@ class TrackioRun:
         self.config: dict[str, Json] = {}
         #: the time (ms) of its first record; None while it has none
         self.start: int | None = None
+        #: the time (ms) of its last one
+        self.newest = 0
         self.alerts = 0
         self.versions: list[tables.Version] = []
         self.refused: dict[str, str] = {}
@@ -122,6 +124,7 @@ class TrackioRun:
     def _take(self, record: Record) -> None:
         """Add the points of a record."""
         self.start = record.time if self.start is None else min(self.start, record.time)
+        self.newest = max(self.newest, record.time)
         row = row_of(record.values)
         prefix, step = "", row.step(None, record.step)
         if record.kind == SYSTEM:

@@ -10,50 +10,30 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from tracksync.config import SETTLE_LOCAL, SETTLE_NETWORK
-from tracksync.errors import GoneError, HeldError, NotSettledError
+from tracksync.errors import GoneError, NotSettledError
 from tracksync.fsutil import login_of, walk_regular
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, RunStatus, Store, Tally
 from tracksync.mounts import is_local
 from tracksync.sources import spooltails
+from tracksync.sources.noether.sidecar import end_beside
+from tracksync.sources.noetherrules import setup_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.pointspool import ScratchDirectory
-from tracksync.sources.searching import pass_over
 from tracksync.sources.seen import Seen, reading
 from tracksync.sources.values import Scratch, new_params, new_tags
 from tracksync.sources.wandb import locate
 from tracksync.sources.wandb.files import new_files
+from tracksync.sources.wandb.identity import NO_PROJECT, Identities, identity
 from tracksync.sources.wandb.log import ReplacedError, RunLog
-from tracksync.sources.wandb.state import State
 from tracksync.sources.wandb.texts import params_of, tags_of
 
-#: W&B's name for the project of runs that name none.
-NO_PROJECT = "uncategorized"
 #: Logs whose state is remembered between looks.
 LOGS = 1000
 LONGEST_NAME = 1000
-
-
-class Identity(NamedTuple):
-    """Which run a log is of. The same id may have been begun several times: each time is a run of its own here."""
-
-    project: str
-    run_id: str
-    start: int
-
-    @property
-    def source_id(self) -> str:
-        """Kind, project, W&B's id and start (ms): no path and no host, so that the store may move."""
-        return f"wandb:{self.project}/{self.run_id}@{self.start}"
-
-
-def identity(state: State) -> Identity:
-    """Which run a log is of that has been read this far."""
-    return Identity(state.fields.get("project", NO_PROJECT), state.fields["run_id"], state.start or 0)
 
 
 class WandbSource:
@@ -67,8 +47,7 @@ class WandbSource:
         self.settle: float | None = None
         self._lock = threading.Lock()
         self._logs: OrderedDict[Path, RunLog] = OrderedDict()
-        #: which run a log is of, as soon as it has said so
-        self._known: dict[Path, Identity] = {}
+        self._identities = Identities(self._new_log)
         self._scratch, self._texts = ScratchDirectory(), Scratch()
 
     def find(self, path: Path) -> Iterator[Store]:
@@ -81,33 +60,21 @@ class WandbSource:
         return (Store(self.kind, root) for root in locate.find(path))
 
     def discover(self, store: Store, within: Path | None = None) -> Iterator[RunRef]:
-        """List the runs that have said who they are; see Source.discover.
-
-        wandb 0.28 writes only full blocks of 32 KiB: until the first of them, a run has no id that could be told.
-        """
+        """List the runs that have said who they are; see Source.discover."""
         for path in locate.runs(store.root, within):
-            known = self._identity(store, path)
+            known = self._identities.of(store.root, path)
             if known is not None:
                 yield RunRef(store, known.source_id, path)
 
-    def _identity(self, store: Store, path: Path) -> Identity | None:
-        if path not in self._known:
-            name = locate.log_in(path)
-            if name is None:
-                return None
-            log = self._new_log(store.root, path, name)
-            try:
-                log.advance(until_run=True)
-            except (NotSettledError, FileNotFoundError):
-                return None
-            except HeldError as error:
-                pass_over(path, error.line)
-                return None
-            if not log.state.named:
-                pass_over(path, "wandb has not written yet which run it is (some versions wait for 32 KiB)")
-                return None
-            self._known[path] = identity(log.state)
-        return self._known[path]
+    def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
+        """The runs that others go on with, by the first records of the logs; see Source.parents."""
+        found: dict[str, str] = {}
+        for run in runs:
+            known = self._identities.of(store.root, run.path)
+            parent = self._identities.parent(store.root, known) if known is not None else None
+            if parent:
+                found[run.source_id] = parent
+        return found
 
     def stamp(self, run: RunRef) -> tuple[int, ...] | None:
         """The mtime (ns) and size of the log; see Source.stamp."""
@@ -141,12 +108,13 @@ class WandbSource:
     def _look(self, run: RunRef, cursor: Cursor, looks: Looks, log: RunLog) -> Delta:
         self._advance(run, cursor, log)
         state = log.state
-        ended = state.exit_code is not None
-        seen = Seen(run, cursor, looks, ended=ended, refused=dict(state.refused))
+        closed = self._closed_beside(run, looks, log)
+        exited = state.exit_code is not None
+        seen = Seen(run, cursor, looks, ended=exited or closed or looks.over, refused=dict(state.refused))
         quiet = log.quiet
-        if ended and not (state.complete or quiet):
+        if exited and not (state.complete or quiet):
             seen.waiting += 1  # old versions write the summary after the exit
-        elif ended:
+        elif seen.ended:
             state.close()
         self._judge_end(seen, log)
         files = list(new_files(seen, state.artifacts, self.path_map))
@@ -157,7 +125,7 @@ class WandbSource:
         )
         metrics = tuple(spooltails.tails(state.points, cursor))
         return Delta(
-            header=self._header(run, log),
+            header=self._header(run, log, closed=closed),
             params=tuple(params),
             tags=tuple(tags),
             metrics=metrics,
@@ -165,6 +133,13 @@ class WandbSource:
             waiting=seen.waiting,
             refused=seen.refused,
         )
+
+    def _closed_beside(self, run: RunRef, looks: Looks, log: RunLog) -> bool:
+        """Whether what lies beside the log of a run of Noether's says that it has ended, which the log does not."""
+        setup = setup_of(log.state.config) if log.state.exit_code is None else None
+        if setup is None or not end_beside(run.store.root.parent, setup, looks, log.size):
+            return False
+        return not self._identities.begun_again(run.store.root, identity(log.state))
 
     def _advance(self, run: RunRef, cursor: Cursor, log: RunLog) -> None:
         """Read the log up to its end, and from its start when the cursor lies before what was kept of it."""
@@ -176,7 +151,7 @@ class WandbSource:
             raise ReplacedError
         log.state.points = spooltails.renewed(log.state.points, cursor, self._scratch)
         if log.parent is None:
-            log.parent = self._earlier(run, log)
+            log.parent = self._identities.parent(run.store.root, identity(log.state))
 
     def _judge_end(self, seen: Seen, log: RunLog) -> None:
         """What to make of bytes behind the last whole record: more is coming, unless the run ended or was killed."""
@@ -187,10 +162,10 @@ class WandbSource:
         elif not seen.looks.settled("tail", (log.size, log.doubtful)):
             seen.waiting += 1
 
-    def _header(self, run: RunRef, log: RunLog) -> RunHeader:
+    def _header(self, run: RunRef, log: RunLog, *, closed: bool) -> RunHeader:
         state = log.state
         fields, owner = state.fields, login_of(log.owner)
-        status = RunStatus.RUNNING
+        status = RunStatus.FINISHED if closed else RunStatus.RUNNING
         if state.exit_code is not None:
             status = RunStatus.FAILED if state.exit_code else RunStatus.FINISHED
         project = fields.get("project", NO_PROJECT)
@@ -207,17 +182,6 @@ class WandbSource:
             parent=log.parent or None,
             owner=owner,
         )
-
-    def _earlier(self, run: RunRef, log: RunLog) -> str:
-        """The source id of the run that this one resumes: the latest earlier one of the same id beside it."""
-        known = identity(log.state)
-        before = [
-            found
-            for path in locate.runs(run.store.root, None)
-            if known.run_id in path.name and (found := self._identity(run.store, path)) is not None
-            if (found.project, found.run_id) == (known.project, known.run_id) and found.start < known.start
-        ]
-        return max(before, key=lambda found: found.start).source_id if before else ""
 
     def tally(self, cursor: Cursor) -> Tally:
         """How much lies before ``cursor``; see Source.tally."""
@@ -248,4 +212,4 @@ class WandbSource:
     def _forget(self, path: Path) -> None:
         with self._lock:
             self._logs.pop(path, None)
-            self._known.pop(path, None)
+        self._identities.forget(path)

@@ -39,7 +39,7 @@ class RunLog:
 
     def __init__(self, root: Path, relative: str, scratch: ScratchDirectory, looks: Looks) -> None:
         self.lock = threading.Lock()
-        #: source id of the run that this one resumes; None until it was looked for, empty when there is none
+        #: source id of the run that this one goes on with; None until it was found, empty when there is none
         self.parent: str | None = None
         #: user number of the file's owner
         self.owner = 0

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from tracksync.sources.nested import flatten
+from tracksync.sources.noetherrules import setup_of
 from tracksync.sources.wandb.state import State
 
 NOTE = "mlflow.note.content"
@@ -37,5 +38,7 @@ def tags_of(state: State, parent: str) -> Iterator[tuple[str, bytes]]:
         found["resumedRun"] = "True"
     if state.branch:
         found |= {"forkedRunId": str(state.branch["run"]), "branch_point": json.dumps(state.branch)}
+    if setup := setup_of(state.config):
+        found |= setup.tags(state.fields["run_id"])
     for key, value in found.items():
         yield key, value.encode(errors="surrogatepass")
