@@ -14,6 +14,8 @@ from tracksync.mounts import is_local
 #: Seconds a file must stay unchanged before it counts as settled, on a local and on a network file system
 #: (NFS shows a change up to acdirmax = 60 s late, nfs(5)).
 SETTLE_LOCAL, SETTLE_NETWORK = 5.0, 60.0
+#: Seconds without a change after which a run that goes on is called stale.
+STALE_AFTER = 24 * 3600.0
 
 
 def default_state_dir() -> Path:
@@ -61,6 +63,8 @@ class Settings:
     restore: bool = False
     #: Never ask Slurm whether the job of a run that goes on is over.
     no_slurm: bool = False
+    #: Seconds without a change after which a run that goes on is called stale; it stays open all the same.
+    stale_after: float = STALE_AFTER
     #: Ignore runs whose last change is older than this many seconds.
     since: float | None = None
     #: Seconds between looks at live runs, and at settled ones (``watch``).

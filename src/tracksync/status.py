@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tracksync.config import STALE_AFTER
 from tracksync.errors import clean
 from tracksync.ledger import Entry, Ledger, Problem, State, ledgers
 
@@ -19,9 +20,6 @@ VERSION = 1
 
 #: Held and doubtful items that one run shows in the text; the rest is counted, and ``--json`` has all.
 _SHOWN = 5
-
-#: Milliseconds without a change after which a run that goes on is called stale.
-STALE_AFTER = 24 * 3600 * 1000
 
 #: What needs somebody's attention comes last, nearest to the prompt.
 _ORDER = (State.GONE, State.REMOVED, State.DONE, State.LIVE, State.SYNCING, State.PENDING, State.HELD)
@@ -110,8 +108,10 @@ class StatusReport:
         return json.dumps(document, indent=2)
 
 
-def summary(state_dir: Path, destination: str | None = None) -> StatusReport:
+def summary(state_dir: Path, destination: str | None = None, stale_after: float = STALE_AFTER) -> StatusReport:
     """Read the ledgers of all destinations in ``state_dir``, or of one.
+
+    A run that goes on and did not change for ``stale_after`` seconds is called stale.
 
     Raises:
         ConfigError: a ledger cannot be read, or a newer tracksync wrote it.
@@ -120,7 +120,12 @@ def summary(state_dir: Path, destination: str | None = None) -> StatusReport:
     if destination is not None:
         wanted = Ledger(state_dir, destination).directory
         found = [ledger for ledger in found if ledger.directory == wanted]
-    return StatusReport(state_dir, [_destination(ledger) for ledger in found])
+    return StatusReport(state_dir, [_destination(ledger, stale_after) for ledger in found])
+
+
+def is_stale(entry: Entry, after: float) -> bool:
+    """Whether a run goes on and did not change for ``after`` seconds, as far as seen."""
+    return entry.state is State.LIVE and 0 < _changed(entry) < (time.time() - after) * 1000
 
 
 def render(report: StatusReport, width: int) -> str:
@@ -131,14 +136,18 @@ def render(report: StatusReport, width: int) -> str:
     return "\n".join(clean(line) for line in lines)
 
 
-def _destination(ledger: Ledger) -> DestinationSummary:
-    runs = sorted((_run(entry) for entry in ledger.entries()), key=lambda run: (run.store, run.path, run.source_id))
+def _changed(entry: Entry) -> int:
+    return entry.changed or entry.last_success or 0  # the latter of runs that an earlier version delivered
+
+
+def _destination(ledger: Ledger, stale_after: float) -> DestinationSummary:
+    runs = [_run(entry, stale=is_stale(entry, stale_after)) for entry in ledger.entries()]
+    runs.sort(key=lambda run: (run.store, run.path, run.source_id))
     return DestinationSummary(ledger.destination, runs)
 
 
-def _run(entry: Entry) -> RunSummary:
+def _run(entry: Entry, *, stale: bool) -> RunSummary:
     link = "none" if entry.parent is None else "linked" if entry.parent_run_id else "pending"
-    changed = entry.changed or entry.last_success or 0  # the latter of runs that an earlier version delivered
     return RunSummary(
         source_id=entry.source_id,
         name=entry.name,
@@ -158,8 +167,8 @@ def _run(entry: Entry) -> RunSummary:
         job=entry.job,
         job_state=entry.job_state,
         job_end=_iso(entry.job_end) if entry.job_state else None,
-        changed=_iso(changed or None),
-        stale=entry.state is State.LIVE and 0 < changed < time.time() * 1000 - STALE_AFTER,
+        changed=_iso(_changed(entry) or None),
+        stale=stale,
         link=link,
         held=tuple(Held(item, problem.reason, problem.hint) for item, problem in sorted(entry.held.items())),
         refused=dict(sorted(entry.refused.items())),

@@ -90,6 +90,14 @@ def test_what_is_behind_and_what_fails(record, metrics):
     assert samples["failing_runs", *here] == 1
 
 
+def test_runs_that_nothing_has_ended(record, metrics):
+    ago = time.time_ns() // 1_000_000 - 2 * 86_400_000
+    record("a", state=State.LIVE, changed=ago)
+    record("b", state=State.LIVE, changed=ago + 2 * 86_000_000)
+    record("c", state=State.DONE, changed=ago)
+    assert metrics().read()["stale_runs", HERE, "host:/store"] == 1
+
+
 def test_a_run_that_never_had_a_success_is_behind_since_it_was_seen(record, metrics, monkeypatch):
     record("a", state=State.PENDING)
     writer = metrics()

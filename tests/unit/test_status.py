@@ -4,7 +4,9 @@ import json
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from tracksync.cli import main
 from tracksync.errors import ConfigError
 from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.status import render, summary
@@ -279,3 +281,25 @@ def test_ten_thousand_settled_runs_in_two_seconds(ledger):
     said = text(ledger)
     assert time.process_time() - start < 2
     assert said.splitlines()[-1].startswith("10,000 runs ->")
+
+
+def test_when_a_run_is_called_stale(ledger, tmp_path, monkeypatch):
+    """By the flag, the environment or the file; a run that has ended never is."""
+    monkeypatch.setenv("TRACKSYNC_SITE_CONFIG", str(tmp_path / "none.toml"))
+    ago = time.time_ns() // 1_000_000 - 7_200_000
+    commit(ledger, entry(1, state=State.LIVE, changed=ago), entry(2, state=State.DONE, changed=ago))
+    config = tmp_path / "config.toml"
+    config.write_text('stale-after = "1h"')
+
+    def stale(*options, **environment):
+        arguments = ["status", "--json", "--state-dir", str(ledger.state_dir), *map(str, options)]
+        result = CliRunner().invoke(main, arguments, env=environment)
+        assert result.exit_code == 0, result.output
+        return [run["stale"] for run in json.loads(result.output)["destinations"][0]["runs"]]
+
+    assert stale() == [False, False]  # a day
+    assert stale("--stale-after", "119m") == [True, False]
+    assert stale("--stale-after", "121m") == [False, False]
+    assert stale(TRACKSYNC_STALE_AFTER="1h") == [True, False]
+    assert stale("--config", config) == [True, False]
+    assert CliRunner().invoke(main, ["status", "--stale-after", "90"]).exit_code == 2  # seconds, or days?

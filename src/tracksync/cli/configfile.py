@@ -32,6 +32,7 @@ KEYS: dict[str, Kind] = {
     "retry": Flag(),
     "restore": Flag(),
     "no-slurm": Flag(),
+    "stale-after": Duration(unit=True),
     "dry-run": Flag(),
     "report": Flag(),
     "write-manifest": Place(),

@@ -20,6 +20,7 @@ from tracksync.config import Settings
 from tracksync.errors import ConfigError, clean
 from tracksync.ledger import Entry, Ledger, State
 from tracksync.pulse import Phase, Pulse
+from tracksync.status import is_stale
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -38,6 +39,7 @@ _GAUGES = (
     ("bytes_pending", "bytes of files that are there and not delivered"),
     ("held_items", "items that could be delivered and are not: tracksync status tells why"),
     ("refused_items", "items that can never be delivered, passed over and named"),
+    ("stale_runs", "runs that nothing has ended and that did not change for --stale-after"),
     ("failing_runs", "runs whose last attempt failed"),
     ("lag_seconds", "how long the run that waits longest has had something undelivered"),
     ("last_success_timestamp_seconds", "when the server last acknowledged something"),
@@ -62,6 +64,8 @@ class _Loop:
     """What is known of the loop of one destination. Seconds since the epoch."""
 
     ledger: Ledger
+    #: seconds
+    stale_after: float
     #: since when its server does not answer, or does not let us in
     away: float | None = None
     #: begin of the turn that is going on, and of the last one that the server answered from begin to end
@@ -78,7 +82,7 @@ class Metrics:
 
     def __init__(self, path: Path, loops: Mapping[str, Settings]) -> None:
         self._path = path
-        self._loops = {name: _Loop(Ledger(s.state_dir, s.to)) for name, s in loops.items()}
+        self._loops = {name: _Loop(Ledger(s.state_dir, s.to), s.stale_after) for name, s in loops.items()}
         self._lock = threading.Lock()
         #: source id -> since when it is known to have something undelivered, of runs that never had a success
         self._since: dict[str, float] = {}
@@ -194,6 +198,7 @@ class Metrics:
             store = stores[clean(entry.store)]
             store.runs[entry.state] += 1
             _add(store.numbers, entry)
+            store.numbers["stale_runs"] += is_stale(entry, loop.stale_after)
             store.numbers["lag_seconds"] = max(store.numbers["lag_seconds"], self._lag(entry, now))
         for store in stores.values():
             if loop.away is not None:

@@ -101,6 +101,11 @@ deleted = _option("--deleted", text="Also send runs that are deleted at the sour
 retry = _option("--retry", text="Try held runs again although nothing changed.")
 restore = _option("--restore", text="Revive runs that were deleted on the server.")
 no_slurm = _option("--no-slurm", text="Do not ask Slurm whether the jobs of runs that were never ended are over.")
+stale_after = _option(
+    "--stale-after",
+    default="1d",
+    text="Call a run stale that nothing has ended and that did not change for this long.",
+)
 dry_run = _option("-n", "--dry-run", text="Say what would be sent, and stop.")
 report = _option("--report", text="At the end compare both sides, and count what each holds: for a migration.")
 write_manifest = _option("--write-manifest", text="List the runs in this file, for --manifest, and send nothing.")

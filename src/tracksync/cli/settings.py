@@ -23,7 +23,7 @@ from tracksync.errors import ConfigError
 #: Options of a command that are fields of Settings under another name.
 _RENAMED = {"wait": "lease_wait"}
 _PLAIN = (
-    "settle", "live_max_size", "deleted", "retry", "restore", "since", "no_slurm",
+    "settle", "live_max_size", "deleted", "retry", "restore", "since", "no_slurm", "stale_after",
     "interval", "settled_interval", "server_wait", "wait", "spool",
 )  # fmt: skip
 

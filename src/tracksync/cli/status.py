@@ -25,17 +25,20 @@ Examples:
 @click.command(short_help="Show what is delivered, pending and held.", epilog=EPILOG)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=Place())
 @click.option("--to", help="Only what goes to this server. [default: all]")
+@options.stale_after
 @options.state_dir
 @options.config
 @options.as_json
-def command(*, paths: tuple[Path, ...], to: str | None, state_dir: Path | None, **others: object) -> None:
+def command(
+    *, paths: tuple[Path, ...], to: str | None, state_dir: Path | None, stale_after: float, **others: object
+) -> None:
     """Show for each run what has been delivered, what is pending, and why a run is held.
 
     Reads only the state directory: it asks no server, and may run at any time and on any node.
     """
     from tracksync.status import render, summary
 
-    report = summary(state_dir or default_state_dir(), destination(to) if to else None)
+    report = summary(state_dir or default_state_dir(), destination(to) if to else None, stale_after)
     if paths:
         within = [path.resolve() for path in paths]
         report.destinations[:] = [

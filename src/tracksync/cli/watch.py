@@ -30,6 +30,7 @@ Examples:
 @options.server_wait
 @options.spool
 @options.metrics_file
+@options.stale_after
 @click.pass_context
 def command(
     ctx: click.Context, /, *, paths: tuple[Path, ...], dry_run: bool, once: bool, quiet: bool, **_others: object
