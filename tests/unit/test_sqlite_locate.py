@@ -179,6 +179,17 @@ class TestArtifacts:
         write(store.path.parent / there.format(run.id) / "artifacts" / "a.txt", b"x")
         assert self.files(source, run) == ({"a.txt": b"x"}, {})
 
+    def test_moved_from_a_place_of_the_experiments_own(self, source, store):
+        """Autoware-ML's: ``<task>/<model>/<configuration>/<run>`` beside the database."""
+        run, beside = store.run(), store.path.parent / "task" / "model" / "base"
+        gone = f"file:///gone/for/good/mlruns/task/model/base/{run.id}/artifacts"
+        store.execute("UPDATE runs SET artifact_uri = ?", (gone,))
+        assert "--path-map" in self.files(source, run)[1]["artifacts"]  # nobody can tell where they would be
+        beside.mkdir(parents=True)
+        assert self.files(source, run) == ({}, {})  # that run has none
+        write(beside / run.id / "artifacts" / "a.txt", b"x")
+        assert self.files(source, run) == ({"a.txt": b"x"}, {})
+
     def test_where_the_user_says(self, source, store, tmp_path):
         run = store.run()
         store.execute("UPDATE runs SET artifact_uri = ?", (f"/gone/for/good/mlruns/1/{run.id}/artifacts",))

@@ -17,9 +17,12 @@ from pathlib import Path, PurePosixPath
 from tracksync.sources.pathmap import PathMap, local_path
 from tracksync.sources.seen import reading
 
-#: Parts of the path of a run's artifacts, ``mlruns/<experiment>/<run>/artifacts``, of which the last four, three or two
-#: may lie beside the database; and of a model's: ``mlruns/<experiment>/models/<model>/artifacts``.
+#: Parts of the path where MLflow puts a run's artifacts, ``mlruns/<experiment>/<run>/artifacts``, and a model's:
+#: ``mlruns/<experiment>/models/<model>/artifacts``.
 OF_RUN, OF_MODEL = 4, 5
+#: The last parts of a path that may lie beside a database that was moved, at most. An experiment may have a place of
+#: its own: Autoware-ML's is ``mlruns/<task>/<model>/<configuration>/<run>/artifacts``, with the database in ``mlruns``.
+MOST_PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,8 @@ def _candidates(path: PurePosixPath, beside: Path, most: int) -> Iterator[Path]:
     else:
         yield beside / path
     parts = [part for part in path.parts if part != "/"]
-    for length in range(most, 1, -1):
-        if len(parts) >= length:
-            yield beside.joinpath(*parts[-length:])
+    for length in range(min(MOST_PARTS, len(parts)), 1, -1):
+        yield beside.joinpath(*parts[-length:])
     yield beside.joinpath("artifacts", *parts[1 - most :])
 
 
@@ -87,8 +89,9 @@ def _absent(path: PurePosixPath, database: Path, parts: int) -> Place:
     """
     if not path.is_absolute() or len(path.parts) <= parts:
         return Place()
-    worked, root = Path(*path.parts[:-parts]), database.parent / path.parts[-parts]
-    if worked.exists() or root.exists():
+    worked = Path(*path.parts[:-parts])
+    moved = (database.parent / part for part in path.parts[-MOST_PARTS : 1 - parts] if part != "/")
+    if worked.exists() or any(root.exists() for root in moved):
         return Place()
     return Place(refused=f"there is no {worked} here; if there are artifacts, say where: --path-map {worked}=DIRECTORY")
 
