@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 import tracksync
 from eventlog import EventLog
 from oracle import assert_equal, client_of
+from sqlitestore import Database
 from tracksync.config import Settings
 from waiting import until
 from watching import watching
@@ -100,10 +101,14 @@ def test_a_run_of_which_mlflow_keeps_nothing_comes_from_its_directory(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_run_that_mlflow_keeps_comes_from_there(tmp_path, server, settings, experiment_name):
-    client = MlflowClient(f"file://{tmp_path / 'logs' / 'mlruns'}")
+@pytest.mark.parametrize(("below", "uri"), [("logs", "file://{}/mlruns"), ("artifacts", "sqlite:///{}/mlflow.db")])
+def test_a_run_that_mlflow_keeps_comes_from_there(below, uri, tmp_path, server, settings, experiment_name):
+    """Below a directory called artifacts, too, where MLflow's store is the database of BatteryML's own examples."""
+    if uri.startswith("sqlite"):
+        Database(tmp_path / below / "mlflow.db")  # the tables, which MLflow takes long to make
+    client = MlflowClient(uri.format(tmp_path / below))
     with watching([tmp_path], settings):
-        path, log = local(tmp_path / "logs" / "runs", "net")
+        path, log = local(tmp_path / below / "runs", "net")
         run = client.create_run(client.create_experiment("battery_degradation"), run_name="net")
         for key, value in {"lr": 0.001, "net.size": [1, 2]}.items():
             client.log_param(run.info.run_id, key, value)

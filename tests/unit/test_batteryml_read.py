@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from filestore_make import Clock, deliver, write
 
 from eventlog import EventLog
+from sqlitestore import Database
 from tracksync.errors import NotSettledError
 from tracksync.model import AllSettled, Cursor, Looks, RunStatus, Store
 from tracksync.sources.batteryml import BatteryMlSource
@@ -260,6 +263,37 @@ class TestTwins:
         path, _ = make(base, began=time.time())
         assert not refs(base)
         write(path / "metrics.json", "{}")
+        assert list(refs(base)) == [path.name]
+
+    @pytest.mark.parametrize("lr", ["0.001", "0.5"])
+    def test_a_twin_in_a_database(self, base, lr):
+        """Of the same params; one of the same name and time with others is another run."""
+        path, _ = make(base)
+        write(path / "metrics.json", "{}")
+        run = Database(base.parent / "mlflow.db").run("battery_degradation", "net", start=int(BEGAN * 1000) + 40)
+        run.param("lr", lr)
+        run.param("more", "not configured")
+        assert [ref.path for ref in refs(base).values()] == ([] if lr == "0.001" else [path])
+
+    def test_a_database_that_cannot_be_read_now_hides_which_runs_it_holds(self, base):
+        path, _ = make(base)
+        write(path / "metrics.json", "{}")
+        store = Database(base.parent / "mlflow.db")
+        run = store.run("battery_degradation", "net", start=int(BEGAN * 1000) + 40)
+        run.param("lr", "0.001")
+        whole = store.path.read_bytes()
+        store.path.write_bytes(whole[:5000])  # being copied
+        with pytest.raises(NotSettledError, match=r"mlflow\.db"):
+            refs(base)
+        store.path.write_bytes(whole)
+        assert refs(base) == {}
+
+    def test_databases_of_others_hold_no_twins(self, base):
+        path, _ = make(base)
+        write(path / "metrics.json", "{}")
+        with closing(sqlite3.connect(base.parent / "optuna.db")) as connection:
+            connection.execute("CREATE TABLE trials (id)")
+        write(base.parent / "notes.db", "no database")
         assert list(refs(base)) == [path.name]
 
     def test_other_stores_are_not_searched(self, tmp_path):

@@ -70,17 +70,18 @@ class BatteryMlSource:
     def discover(self, store: Store, within: Path | None = None) -> Iterator[RunRef]:
         """List the runs that are not MLflow's; see Source.discover."""
         inside = within.resolve() if within else store.root
-        there, failed = twins(store.root), ""
-        left: set[Path] = set()
+        left, failed = set[Path](), ""
         try:
-            paths = list(local_runs(store.root))
+            there, paths = twins(store.root), list(local_runs(store.root))
         except OSError as error:
             raise NotSettledError(f"{store.root} cannot be listed: {error.strerror}", AGAIN) from error
+        except HeldError as error:  # mended, it is read
+            raise NotSettledError(f"{error}: which runs it holds, too, is not known", error.hint) from error
         for path in paths:
             if not (path.is_relative_to(inside) or inside.is_relative_to(path)):
                 continue
             if (twin := there.get(path)) and not twin.empty:
-                left.add(twin.path.parent.parent)
+                left.add(twin.store)
                 continue
             try:
                 if (local := local_of(path)) and begun(local):

@@ -1,8 +1,9 @@
-"""Runs that BatteryML's DualTracker logged twice: to a directory of its own and to an MLflow file store beside it.
+"""Runs that BatteryML's DualTracker logged twice: to a directory of its own and to an MLflow store beside it.
 
 Neither names the other. They have the same run name, began within seconds, and agree in their params. The run is read
-from MLflow's store, unless nothing of it is there: MLflow from 3.8 on makes a run in a store below a directory called
-``artifacts``, which is BatteryML's default, and then cannot find it, so that all it keeps is ``meta.yaml``.
+from MLflow's store, a directory or a database, unless nothing of it is there: MLflow from 3.8 on makes a run in a file
+store below a directory called ``artifacts``, which is BatteryML's default, and then cannot find it: all it keeps is
+``meta.yaml``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tracksync.errors import TracksyncError
+from tracksync.errors import HeldError, NotSettledError, TracksyncError
 from tracksync.fsutil import read_small, walk_regular
 from tracksync.sources import claims
+from tracksync.sources.batteryml import databases
 from tracksync.sources.batteryml.local import CONFIG, Local, local_of, local_runs, read_document
 from tracksync.sources.documents import flat, read_yaml
 from tracksync.sources.texts import RUN_ID
@@ -39,17 +41,24 @@ class Twin:
     """A run in MLflow's store; ``empty`` when nothing of it was kept there."""
 
     path: Path
+    #: the directory or the database that it lies in
+    store: Path
     empty: bool
 
 
 def twins(base: Path) -> dict[Path, Twin]:
-    """For each run in ``base``, a directory of the LocalTracker, its twin in the stores beside it."""
+    """For each run in ``base``, a directory of the LocalTracker, its twin in the stores beside it.
+
+    Raises:
+        NotSettledError, HeldError: a database beside it cannot be read now, so that nobody knows.
+    """
     found: dict[Path, Twin] = {}
     try:
         mine = [run for path in local_runs(base) if (run := local_of(path))]
         there = list(_runs_beside(base)) if mine else []
     except (OSError, TracksyncError):
         return found  # said where the runs are listed
+    there += databases.runs_in(base.parent) if mine else ()
     near = [
         (gap, number, path)
         for number, local in enumerate(mine)
@@ -69,7 +78,10 @@ def left_out(store: Path) -> dict[Path, Path]:
     """The empty twins in an MLflow file store, each with the directory from which the run is read instead."""
     found: dict[Path, Path] = {}
     for base in _bases_beside(store):
-        pairs = twins(base).items()
+        try:
+            pairs = twins(base).items()
+        except (NotSettledError, HeldError):
+            continue  # the other side is not listed either
         found |= {twin.path: local for local, twin in pairs if twin.empty and twin.path.is_relative_to(store)}
     for path, local in found.items():
         say_once(f"{path} is left out: MLflow kept nothing of this run of BatteryML, which is read from {local}")
@@ -126,16 +138,19 @@ def _named(path: Path) -> tuple[str, int] | None:
 
 
 def _twin(local: Local, path: Path) -> Twin | None:
-    if not any(status for name, status in walk_regular(path) if name != "meta.yaml"):
-        return Twin(path, empty=True)
-    return Twin(path, empty=False) if _agree(local.path, path) else None
+    in_database = path.parent.is_file()
+    store = path.parent if in_database else path.parent.parent
+    if not in_database and not any(status for name, status in walk_regular(path) if name != "meta.yaml"):
+        return Twin(path, store, empty=True)
+    return Twin(path, store, empty=False) if _agree(local.path, path, in_database=in_database) else None
 
 
-def _agree(local: Path, path: Path) -> bool:
+def _agree(local: Path, path: Path, *, in_database: bool) -> bool:
     """Whether the params that both have are the same."""
     try:
         config = dict(flat(read_document(local, CONFIG)))
-        return all(config[key] == value or _is_cut(value, config[key]) for key, value in _params(path, config))
+        params = databases.params_of(path).items() if in_database else _params(path, config)
+        return all(config.get(key, value) == value or _is_cut(value, config[key]) for key, value in params)
     except (OSError, TracksyncError):
         return True  # as far as anybody can tell
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from tracksync.errors import HeldError, NotSettledError, TracksyncError
@@ -41,8 +42,7 @@ class Database:
     def __init__(self, path: Path, settle: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self._settle, self._clock = settle, clock
-        # One reader at a time: POSIX drops all locks of a process when it closes any descriptor of the file.
-        self._lock = threading.RLock()
+        self._lock = _lock_of(path)
         self._snapshot: Snapshot | None = None
         self._still: tuple[Files, float] | None = None
 
@@ -132,6 +132,13 @@ class Database:
         if code in _NOT_IN_PLACE:
             return NotSettledError(f"{self.path}: {error}")
         return HeldError(f"{self.path} cannot be read: {error}", "look at it with the sqlite3 command")
+
+
+@cache
+def _lock_of(path: Path) -> threading.RLock:
+    """One reader of a file at a time: POSIX drops all locks of a process when it closes any descriptor of the file."""
+    del path
+    return threading.RLock()
 
 
 class _NotInPlaceError(sqlite3.OperationalError):
