@@ -7,6 +7,7 @@
 #   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
 #   make test-matrix stores of six MLflow versions, four servers, two clients: all; leaves tests/matrix/RESULTS.md
 #   make test-slurm  the backfill on a real Slurm, whole; leaves tests/slurm/RESULTS.md
+#   make docs        the pages that are made from the code: command line, trouble
 #   make screenshots MLflow's page after a sync, in Chromium: the pictures in deploy/docs/images
 #   make test-light  the light installation alone; make clean removes what these targets made
 
@@ -29,7 +30,7 @@ LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light test-slurm test-matrix test-kills test-volume screenshots venvs venvs-all lint types imports clean
+.PHONY: demo test test-all test-light test-slurm test-matrix test-kills test-volume screenshots docs venvs venvs-all lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -86,6 +87,9 @@ test-kills: .venv/.dev
 # All 64 parts of slurm/backfill.sbatch, of which CI runs 12. Writes tests/slurm/RESULTS.md.
 test-slurm: .venv/.dev
 	TRACKSYNC_TEST_SHARDS=64 $(BIN)/pytest tests/slurm/test_backfill.py $(ARGS)
+
+docs: .venv/.dev
+	$(BIN)/python tests/pages.py
 
 # Needs Chromium and its driver, and looks at what the README shows.
 screenshots: .venv/.dev

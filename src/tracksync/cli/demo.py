@@ -9,7 +9,15 @@ import click
 from tracksync.cli.values import Place
 
 
-@click.command(short_help="See it work: a server, a toy job, a live sync.")
+EPILOG = """\b
+Examples:
+  tracksync demo
+  tracksync demo --keep                        look at the result, until Ctrl-C
+  tracksync demo --directory ./demo            keep what it writes
+"""
+
+
+@click.command(short_help="See it work: a server, a toy job, a live sync.", epilog=EPILOG)
 @click.option("--keep", is_flag=True, help="Leave the server up afterwards, until Ctrl-C.")
 @click.option("--directory", type=Place(), help="Folder for all that the demo writes. [default: a new temporary one]")
 @click.pass_context

@@ -5,10 +5,15 @@ from __future__ import annotations
 import click
 
 
-@click.command(
-    short_help="List the kinds of store that are understood.",
-    epilog="Other packages can add kinds through the entry-point group tracksync.sources.",
-)
+EPILOG = """\b
+Examples:
+  tracksync sources
+
+Other packages can add kinds through the entry-point group tracksync.sources.
+"""
+
+
+@click.command(short_help="List the kinds of store that are understood.", epilog=EPILOG)
 def command() -> None:
     """List the kinds of store that tracksync reads, and how each is recognised."""
     from tracksync.sources import load_sources
