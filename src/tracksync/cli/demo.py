@@ -8,7 +8,6 @@ import click
 
 from tracksync.cli.values import Place
 
-
 EPILOG = """\b
 Examples:
   tracksync demo
