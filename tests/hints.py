@@ -38,6 +38,7 @@ def errors():
     return {c.name: (ast.get_docstring(c) or "").partition("\n\n")[0] for c in classes if c.name in found}
 
 
+@cache
 def collect():
     """All hints, each once, in a fixed order.
 

@@ -18,6 +18,14 @@ from tracksync.errors import clean
 COMMANDS = ("push", "watch", "status", "verify", "stage", "notify", "doctor", "sources", "demo")
 
 
+EPILOG = """\b
+Examples:
+  tracksync demo                                 see it work, on this machine
+  tracksync push --to https://mlflow.example.org mlruns
+  tracksync push --help                          its options, each with its environment name
+"""
+
+
 class _Clean(logging.Formatter):
     """Lines of the log without control characters: names of files stand in them, which others choose."""
 
@@ -52,7 +60,11 @@ class LazyGroup(click.Group):
             ctx.exit(explain(error, verbose=bool(ctx.params.get("verbose"))))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EPILOG,
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
 def main(*, verbose: bool) -> None:

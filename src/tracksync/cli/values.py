@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import click
+from click.shell_completion import CompletionItem
 
 from tracksync.fsutil import path_of_uri
 from tracksync.shard import Shard
@@ -87,6 +88,11 @@ class Place(Kind):
             return Path(path_of_uri(text) or text).expanduser()
         except RuntimeError:
             self.fail(f"{value!r} names a home directory that is not known", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell, which knows about paths."""
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
 
 
 class Mapped(Kind):
