@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from tracksync.config import Settings
     from tracksync.report import Report
 
-__version__ = "0.1.0"
+    #: of the installed package; it comes from the tags of the repository
+    __version__: str
+
 __all__ = ["Audit", "Report", "Settings", "__version__", "push", "verify", "watch"]
 
 _HOMES = {
@@ -18,8 +20,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import the public names when they are asked for: ``tracksync --help`` must not pay for them."""
-    from importlib import import_module
+    from importlib import import_module, metadata
 
+    if name == "__version__":
+        return metadata.version("tracksync")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"tracksync.{_HOMES[name]}"), name)

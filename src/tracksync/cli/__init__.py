@@ -10,7 +10,6 @@ import logging
 
 import click
 
-from tracksync import __version__
 from tracksync.cli.failure import explain
 from tracksync.errors import clean
 
@@ -65,7 +64,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
 )
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(package_name="tracksync", message="%(prog)s %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
 def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
