@@ -7,6 +7,8 @@
 #   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
 #   make test-matrix stores of six MLflow versions, four servers, two clients: all; leaves tests/matrix/RESULTS.md
 #   make test-slurm  the backfill on a real Slurm, whole; leaves tests/slurm/RESULTS.md
+#   make test-pythons  with Python 3.11 to 3.13, and with the oldest dependencies; half an hour
+#   make release     what a release would be: built, checked, installed; publishes nothing
 #   make docs        the pages that are made from the code: command line, trouble
 #   make screenshots MLflow's page after a sync, in Chromium: the pictures in deploy/docs/images
 #   make test-light  the light installation alone; make clean removes what these targets made
@@ -30,7 +32,7 @@ LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light test-slurm test-matrix test-kills test-volume screenshots docs venvs venvs-all lint types imports clean
+.PHONY: demo test test-all test-light test-slurm test-matrix test-kills test-volume screenshots docs test-pythons release venvs venvs-all lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -42,6 +44,10 @@ SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .venv/.dev: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ .venv/.run
+
+.venv/.release: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[release]'
 	@touch $@ .venv/.run
 
 # MLflow before 3.8 does not work with SQLAlchemy 2.1, MLflow 2 needs the pkg_resources that setuptools 81 dropped.
@@ -103,6 +109,14 @@ venvs: .venv/.dev $(OLD:%=.venv-mlflow-%/.done) $(LOWEST)/.tracksync $(LIGHT)/.d
 
 venvs-all: venvs $(OLDER:%=.venv-mlflow-%/.done)
 
+# Python 3.11 to 3.13, each that is installed, with the newest and the oldest dependencies; ARGS='-s lowest' chooses.
+test-pythons: .venv/.dev
+	$(BIN)/nox $(ARGS)
+
+# Dry run: publishes nothing.
+release: .venv/.release
+	.ci/release
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -114,6 +128,6 @@ imports: .venv/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-mlflow-* $(LIGHT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-mlflow-* $(LIGHT) .nox build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 	rm -rf src/*.egg-info
