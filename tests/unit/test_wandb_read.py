@@ -102,6 +102,17 @@ class TestSamples:
         assert "https://example.org" in delta.refused["artifact:artifacts/weights/v0/data.bin"]
         assert "--path-map" in delta.refused["artifact:artifacts/weights/v0/weights.bin"]
 
+    def test_a_run_that_may_resume_another_has_not_done_so(self, source, tmp_path):
+        """``resume="allow"`` is what a job says that may be requeued, the first time too."""
+        may, has = field(24, 1), field(18, 1)
+        first = Log(tmp_path, more=may)
+        assert "resumedRun" not in tags(read(source, first.ref))
+        again = Log(tmp_path, start=first.start + 60, more=may)
+        delta = read(source, again.ref)
+        assert (tags(delta)["resumedRun"], delta.header.parent) == ("True", first.source_id)
+        online = Log(tmp_path, "other", more=has)  # as W&B's server has told it
+        assert tags(read(source, online.ref))["resumedRun"] == "True"
+
     @pytest.mark.parametrize("version", VERSIONS)
     def test_the_same_run_again_is_its_child_and_a_fork_names_its_origin(self, version, source):
         deltas = [read(source, ref) for ref in all_runs(source, SAMPLES / version).values()]

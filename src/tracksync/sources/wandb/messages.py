@@ -56,7 +56,6 @@ _FIELDS: dict[str, Fields] = {
         "resumed": (18, "bool"),
         "git": (21, "Git"),
         "branch_point": (23, "Branch"),
-        "resume": (24, "bool"),
     },
     "Exit": {"exit_code": (1, "int32"), "runtime": (2, "int32")},
     "Final": {},

@@ -114,7 +114,7 @@ class State:
             self.tags = [_text(tag) for tag in run.tags]
         if self.start is None and run.HasField("start_time"):
             self.start = _ms(run.start_time)
-        self.resumed = self.resumed or run.resumed or run.resume
+        self.resumed = self.resumed or run.resumed  # `resume` only says that it would be, were there anything to resume
         if run.HasField("branch_point"):
             point = run.branch_point
             self.branch = {"run": _text(point.run), "metric": _text(point.metric) or "_step", "value": point.value}
