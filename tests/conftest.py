@@ -1,13 +1,16 @@
 """Fixtures for all tests. The servers are described in servers.py, the proxy in proxy.py."""
 
+import inspect
 import os
 import re
 import signal
 import tempfile
 import uuid
 from contextlib import ExitStack
+from functools import partialmethod
 
 import pytest
+from click.testing import CliRunner
 
 from proxy import Proxy
 from servers import MlflowServerProcess, require_mlflow
@@ -18,6 +21,8 @@ for _name in [n for n in os.environ if re.match(r"(MLFLOW|TRACKSYNC|XDG|SLURM)_|
         del os.environ[_name]
 #: A shell lets what it starts in the background ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if "mix_stderr" in inspect.signature(CliRunner).parameters:  # click < 8.2: one stream for both, unless told so
+    CliRunner.__init__ = partialmethod(CliRunner.__init__, mix_stderr=False)
 _home = tempfile.TemporaryDirectory(prefix="tracksync-test-home-")
 os.environ.update(
     HOME=_home.name,  # ~/.netrc and ~/.mlflow/credentials
