@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,7 @@ from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.sources import load_sources
 from tracksync.sources.pathmap import PathMap
 from tracksync.survey import survey
-from tracksync.watcher import Watcher
+from tracksync.watcher import Presence, Watcher
 
 #: Seconds for which one request is repeated; then the whole process waits for the server, with one prober.
 ATTEMPTS = 10.0
@@ -138,7 +138,15 @@ def watch(
         engine.parts.pulse = pulse
         if not once:
             return Watcher(engine, roots, listener).run()
-        _, report = _once(engine, roots, (), listener)
+        with closing(Presence(settings.state_dir, engine.ledger.destination, roots, once=True)) as presence:
+            engine.parts.progress = presence.counting(engine.parts.progress)
+            engine.parts.pulse = presence.hearing(pulse)
+            try:
+                _, report = _once(engine, roots, (), listener)
+            except UnreachableError as error:
+                presence.failed(str(error))
+                raise
+            presence.passed()
         report.busy = []
         return report
 

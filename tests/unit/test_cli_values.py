@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tracksync.cli.show import size_of
+from tracksync.cli.figures import size_of
 from tracksync.cli.token import LIMIT
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.cli.values import Duration, Place, Size, Template

@@ -42,7 +42,8 @@ def test_nothing_yet(tmp_path):
     for state_dir in (tmp_path / "missing", tmp_path):
         report = summary(state_dir)
         assert report.destinations == []
-        assert json.loads(report.as_json()) == {"version": 1, "destinations": []}
+        empty = {"version": 1, "state_dir": str(state_dir), "destinations": [], "watches": []}
+        assert json.loads(report.as_json()) == empty
         assert render(report, 80) == f"nothing delivered or pending yet: no ledger in {state_dir}"
 
 
@@ -112,10 +113,12 @@ def test_the_json_contract(ledger):
         "job_end": "2023-11-14T22:13:22Z",
         "changed": "2023-11-14T22:13:19Z",
         "stale": False,
+        "lag_seconds": pytest.approx(time.time() - 1_700_000_000, abs=300),
         "last_success": "2023-11-14T22:13:20Z",
         "last_error": {"reason": "no answer", "hint": "wait", "time": "2023-11-14T22:13:21Z"},
     }
     assert set(second) == set(first)
+    assert second["lag_seconds"] is None, "pending for an unknown time"
     assert (second["link"], second["run_id"], second["last_success"], second["last_error"]) == (
         "none",
         None,
@@ -250,6 +253,26 @@ def test_an_address_is_never_cut(ledger):
     assert all(len(line) <= 80 for line in text(ledger, 80).splitlines() if url not in line)
 
 
+def test_for_eyes_no_line_is_too_long_and_an_address_shorter_but_whole(ledger):
+    page = "https://mlflow.example.org/#/experiments/123456789012345678/runs/" + "a" * 32
+    reason = "the server refuses it: " + "it is too long " * 20
+    held = {"run": Problem(reason, "shorten " * 30)}
+    commit(ledger, entry(1, name="long-name-" * 9, url=page, state=State.HELD, held=held), entry(2, name="b"))
+    lines = render(summary(ledger.state_dir), 80, brief=True).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "         https://mlflow.example.org/#/runs/" + "a" * 32 in lines
+    assert " ".join(reason.split()) in " ".join(" ".join(lines).split()), "all of it is there"
+    wide = render(summary(ledger.state_dir), 200, brief=True)
+    assert page in wide
+    assert page in render(summary(ledger.state_dir), 80), "a program gets all of it"
+
+
+def test_names_use_the_room_that_there_is(ledger):
+    name = "graph-transformer-o96-rollout-12"
+    commit(ledger, entry(1, name=name, url="https://mlflow.example.org/#/experiments/1/runs/" + "a" * 32))
+    assert name in text(ledger, 80).splitlines()[0]
+
+
 def test_a_time_out_of_any_calendar(ledger):
     commit(ledger, entry(1, last_success=10**18, last_error=Problem("e"), last_error_time=-(10**18)))
     (run,) = summary(ledger.state_dir).destinations[0].runs
@@ -303,3 +326,22 @@ def test_when_a_run_is_called_stale(ledger, tmp_path, monkeypatch):
     assert stale(TRACKSYNC_STALE_AFTER="1h") == [True, False]
     assert stale("--config", config) == [True, False]
     assert CliRunner().invoke(main, ["status", "--stale-after", "90"]).exit_code == 2  # seconds, or days?
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_with_a_document_each_in_two_seconds(ledger):
+    """Runs that go on are not folded: the worst that there is."""
+    run = entry(0, state=State.LIVE, points=40_000)
+    run.cursor.advance([("metrics", f"metric/{n}", [n * 1000, n]) for n in range(20)])
+    ledger.take(run)
+    (file,) = (ledger.directory / "runs").rglob("*.json")
+    data, name = file.read_bytes(), run.source_id.encode()
+    for number in range(1, 10_000):
+        other = b"%032x" % (number * 0x9E3779B97F4A7C15F39CC0605CEDC834 % (1 << 128))
+        place = ledger.directory / "runs" / other[:2].decode() / f"{other.decode()}.json"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(data.replace(name, other))
+    start = time.process_time()
+    said = text(ledger)
+    assert time.process_time() - start < 2
+    assert said.splitlines()[-1].startswith("10,000 runs ->")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from tracksync.audit.findings import Audit, Difference, Finding
-from tracksync.cli.show import count
+from tracksync.cli.figures import count
 from tracksync.errors import clean
 
 #: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.

@@ -48,6 +48,7 @@ KEYS: dict[str, Kind] = {
     "recreate": Flag(),
     "checksums": Flag(),
     "quiet": Flag(),
+    "live": Flag(),
     "json": Flag(),
 }
 #: Keys of a ``[[store]]`` table.

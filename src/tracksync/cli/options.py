@@ -122,6 +122,7 @@ recreate = _option("--recreate", text="With --repair: make runs anew that are go
 checksums = _option("--checksums", text="Compare artifacts by content, not only by size: fetches every byte.")
 spool = _option("--spool", text="Directory of the notices. [default: spool in the state directory]")
 quiet = _option("-q", "--quiet", text="Print only errors and held runs.")
+live = _option("--live", text="A table that is drawn again every two seconds, until Ctrl-C.")
 as_json = _option("--json", text="Print the result as JSON.")
 metrics_file = _option("--metrics-file", text="Keep numbers for node-exporter's textfile collector here: NAME.prom.")
 once = _option("--once", text="Look at everything once, then exit.")

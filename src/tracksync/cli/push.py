@@ -10,8 +10,9 @@ import click
 
 from tracksync.cli import options
 from tracksync.cli.failure import apart, worst
+from tracksync.cli.figures import count
 from tracksync.cli.settings import Group, group_paths
-from tracksync.cli.show import JSON_VERSION, Console, as_json, count
+from tracksync.cli.show import JSON_VERSION, Console, as_json
 from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
 from tracksync.model import RunRef

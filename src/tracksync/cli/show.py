@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracksync.cli.figures import count, size_of
 from tracksync.errors import clean
 from tracksync.ledger import Entry, State
 from tracksync.report import Completeness, Plan, Report, RunReport
 
 if TYPE_CHECKING:
-    from tracksync.cli.progress import Bar
+    from tracksync.cli.progress.bar import Bar
 
 #: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.
 JSON_VERSION = 1
@@ -27,20 +28,6 @@ JSON_VERSION = 1
 MOST_SAME = 20
 
 _COLOURS = {State.DONE: "green", State.LIVE: "cyan", State.HELD: "red"}
-
-
-def size_of(size: float) -> str:
-    """A number of bytes for a person, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
-
-
-def count(number: int, thing: str) -> str:
-    """``1 run``, ``2,000 runs``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 class Console:
@@ -149,7 +136,7 @@ class Console:
 
 def _bar() -> Bar:
     """A progress bar; rich is imported only where there is a terminal to draw on."""
-    from tracksync.cli.progress import Bar
+    from tracksync.cli.progress.bar import Bar
 
     return Bar()
 

@@ -9,6 +9,7 @@ from threading import Event
 import click
 
 from tracksync.cli import options
+from tracksync.cli.figures import count, size_of
 from tracksync.cli.stopping import on_signal
 from tracksync.cli.values import Place
 from tracksync.errors import clean
@@ -49,9 +50,6 @@ def command(ctx: click.Context, /, *, source: Path, dest: Path, **others: object
 
 
 def _show(staged: Staged) -> None:
-    # imported here: it brings the ledger along, and a job's last seconds are few
-    from tracksync.cli.show import count, size_of
-
     for left in staged.left[:MOST_LEFT]:
         click.echo(clean(f"left  {left.path}: {left.reason}"))
     if len(staged.left) > MOST_LEFT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -22,14 +21,15 @@ from tracksync.pulse import Phase, pause
 from tracksync.report import Listener, Plan, Report
 from tracksync.sources import Source
 from tracksync.survey import survey
+from tracksync.troubles import Told, troubles
+from tracksync.vitals import Observed
 from tracksync.watcher.notices import Notices
 from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
+from tracksync.watcher.presence import Presence
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
 from tracksync.watcher.standing import Standing, complete
 from tracksync.watcher.touched import Touched
 from tracksync.work import Outcome, now_ms, waits
-
-log = logging.getLogger("tracksync")
 
 #: Seconds after which the loop looks up at the latest: for a stop, for notices.
 TICK = 0.5
@@ -37,6 +37,8 @@ TICK = 0.5
 LISTING, FINDING = 1.0, 10.0
 #: Seconds between two looks at a run that a notice asks for and another process is sending.
 ELSEWHERE = 5.0
+#: What may go wrong again and again, as the log says it.
+FINDING_STORES, LISTING_RUNS = "finding stores", "listing runs"
 #: Runs of which events are taken; with more live at once the scan alone has to do.
 MOST_FOLLOWED = 64
 
@@ -58,6 +60,9 @@ class Watcher:
         #: since when notices wait for the runs to be listed
         self._unlisted: float | None = None
         self._compared = False
+        parts = engine.parts
+        self._presence = Presence(engine.settings.state_dir, engine.ledger.destination, roots)
+        parts.pulse, parts.progress = self._presence.hearing(parts.pulse), self._presence.counting(parts.progress)
         #: passes in a row that a server ended which answers the probe
         self._setbacks = 0
 
@@ -78,6 +83,7 @@ class Watcher:
                 self._hint(*self._hints.wait(min(TICK, self._schedule.next(time.monotonic()))))
         finally:
             self._hints.close()
+            self._presence.close()
         return self._report
 
     def _followed(self) -> str:
@@ -109,9 +115,11 @@ class Watcher:
             try:
                 self._stores = find_stores(filter(exists, self._roots), self._engine.sources)
             except NotSettledError as error:
-                log.warning("%s", error.line)  # the stores that are known stay so
+                troubles.met(FINDING_STORES, Told("{why}", why=error.line))  # the stores that are known stay so
+            else:
+                troubles.over(FINDING_STORES)
             for store in set(self._stores) - before:
-                self._listener.note(f"following {store.root} ({store.kind})")
+                self._listener.note(Told("following {store} ({kind})", store=store.root, kind=store.kind))
                 self._list_at = 0.0
             self._found_at, self._find_at = now, now + settings.settled_interval
         if now < self._list_at:
@@ -124,7 +132,8 @@ class Watcher:
         for ref in new:
             self._schedule.add(ref, now, self._settled_stamp(ref))
         for failure in unlisted:
-            log.warning("%s", failure.line)
+            troubles.met(LISTING_RUNS, Told("{why}", why=failure.line), str(failure))
+        troubles.over_but(LISTING_RUNS, {str(failure) for failure in unlisted})
         self._follow()
 
     def _source(self, store: Store) -> Source:
@@ -252,6 +261,11 @@ class Watcher:
         places += {ref.path.parent for ref in live}
         places += [ref.path / name for name in RUN_DIRECTORIES for ref in live]
         self._hints.follow(filter(os.path.isdir, places))
+        self._presence.follows(map(self._observed, self._stores), len(self._schedule.runs))
+
+    def _observed(self, store: Store) -> Observed:
+        why = self._hints.blind(store.root if store.root.is_dir() else store.root.parent)
+        return Observed(store.address, "looks" if why else "events", why)
 
     def _hint(self, paths: Sequence[str], lost: bool) -> None:  # noqa: FBT001 -- what one wait came to, whole
         now = time.monotonic()

@@ -17,7 +17,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
-from tracksync.mounts import is_local
+from tracksync.mounts import filesystem_type, is_local
 
 log = logging.getLogger("tracksync")
 
@@ -48,6 +48,7 @@ class Hints(FileSystemEventHandler):
         self._news = threading.Condition()
         self._watches: dict[Path, ObservedWatch] = {}
         self._observer: BaseObserver | None = None
+        self._refused = ""
         _overflow.told.append(self._lose)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
@@ -69,6 +70,7 @@ class Hints(FileSystemEventHandler):
         wanted = list(dict.fromkeys(path for path in directories if is_local(path)))[:MOST_WATCHED]
         if not wanted and self._observer is None:
             return
+        self._refused = ""
         try:
             observer = self._observer = self._observer or _begun()
             for path in self._watches.keys() - set(wanted):
@@ -76,10 +78,17 @@ class Hints(FileSystemEventHandler):
             for path in wanted:
                 if path not in self._watches:
                     self._watch(observer, path)
-        except OSError as error:
-            self._tell(f"no events of some directories ({error.strerror or error}): they are looked at in turn")
-        except RuntimeError as error:  # no thread to be had
-            self._tell(f"no events of some directories ({error}): they are looked at in turn")
+        except (OSError, RuntimeError) as error:  # the latter: no thread to be had
+            self._refused = str(getattr(error, "strerror", None) or error)
+            self._tell(f"no events of some directories ({self._refused}): they are looked at in turn")
+
+    def blind(self, directory: Path) -> str:
+        """Why no events come from a directory, as of the last :meth:`follow`; empty when they do."""
+        if directory in self._watches:
+            return ""
+        if not is_local(directory):
+            return f"on {filesystem_type(directory)}, where other hosts may write unseen"
+        return self._refused or f"events are taken of {MOST_WATCHED} directories only"
 
     def wait(self, timeout: float) -> tuple[list[str], bool]:
         """Wait for events at most ``timeout`` seconds; the paths they name, and whether events were lost."""

@@ -1,4 +1,4 @@
-"""The progress bar on a terminal; the only user of rich."""
+"""The progress bar on a terminal."""
 
 from __future__ import annotations
 
