@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ from tracksync.cli.tokencommand import TokenCommand
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.cli.values import Place
 from tracksync.config import default_state_dir
-from tracksync.errors import TracksyncError, UnreachableError, clean
+from tracksync.errors import TracksyncError, clean
 
 if TYPE_CHECKING:
     from tracksync.doctor.finding import Finding
@@ -30,7 +32,7 @@ Examples:
   tracksync doctor --json | jq '.findings[] | select(.level != "ok")'
 """
 
-_COLOURS = {"ok": "green", "warn": "yellow", "bad": "red"}
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 @click.command(short_help="Look for what could be in the way.", epilog=EPILOG)
@@ -45,18 +47,23 @@ _COLOURS = {"ok": "green", "warn": "yellow", "bad": "red"}
 @options.as_json
 @click.pass_context
 def command(ctx: click.Context, /, *, paths: tuple[Path, ...], **others: object) -> None:
-    """Look at the environment, file systems, limits, the state directory, credentials and the server.
+    """Look at the environment, stores, limits, Slurm, the state directory, watches, credentials and the server.
 
-    One line for each finding: ok, warn or bad, and what to do. PATH is a store, or a directory with stores below.
-    Nothing is changed. Exit code 0 when nothing is bad, 75 when only the server is away, 3 otherwise.
+    One line for each finding: ok, warning or failed, and what to do. PATH is a store, or a directory with stores
+    below. Nothing is changed. Exit code 3 when anything failed, else 0.
     """
     from tracksync.doctor.finding import exit_code
+    from tracksync.status.text import broken
 
     findings = []
     for finding in _examine(ctx, paths):
         findings.append(finding)
         if not others["json"]:
-            click.secho(clean(f"{finding.level:<5} {finding.about}: {finding.line}"), fg=_COLOURS[finding.level])
+            line = clean(f"{finding.level:<7} {finding.about}: {finding.line}")
+            width = shutil.get_terminal_size().columns
+            for number, part in enumerate(broken(line, width) if sys.stdout.isatty() else [line]):
+                words = part if number else part[7:]  # the level alone is coloured: all of it would be loud
+                click.echo(("" if number else click.style(part[:7], fg=_COLOURS[finding.level])) + words)
     code = exit_code(findings)
     if others["json"]:
         found = [{"level": f.level, "about": f.about, "text": f.text, "hint": f.hint} for f in findings]
@@ -66,7 +73,7 @@ def command(ctx: click.Context, /, *, paths: tuple[Path, ...], **others: object)
 
 def _examine(ctx: click.Context, paths: tuple[Path, ...]) -> Iterator[Finding]:
     """All that there is to find, the server last: it may keep one waiting."""
-    from tracksync.doctor import access, limits, places, surroundings
+    from tracksync.doctor import access, clock, limits, packages, places, slurm, stores, surroundings, watchers
     from tracksync.doctor.finding import Finding, Level
     from tracksync.sources import load_sources
 
@@ -79,17 +86,27 @@ def _examine(ctx: click.Context, paths: tuple[Path, ...]) -> Iterator[Finding]:
         groups = group_paths(ctx, chosen or [Path("/")])
     except TracksyncError as error:
         wrong = error
-    yield from surroundings.environment([group.settings.to for group in groups])
+    servers = list(dict.fromkeys(group.settings.to for group in groups))
+    state_dir = ctx.params["state_dir"] or default_state_dir()
+    yield from surroundings.environment(servers, chosen)
+    yield from packages.packages()
+    yield from surroundings.file_stores(os.environ)
     if not chosen:
         hint = "name a PATH, or add a [[store]] table to config.toml"
-        yield Finding(Level.WARN, places.STORE, "none is named", hint)
-    yield from places.stores(chosen, load_sources(), ctx.params["interval"])
+        yield Finding(Level.WARNING, stores.ABOUT, "none is named", hint)
+    yield from stores.stores(chosen, load_sources(), ctx.params["interval"])
     yield from limits.limits()
-    yield from places.state(ctx.params["state_dir"] or default_state_dir())
+    yield from slurm.slurm()
+    yield from places.state(state_dir)
+    yield from watchers.watchers(state_dir)
     if wrong is not None:
-        yield Finding(Level.BAD, "settings", str(wrong), wrong.hint, away=isinstance(wrong, UnreachableError))
+        yield Finding(Level.FAILED, "settings", str(wrong), wrong.hint)
     for group in groups:
         yield from access.credentials(group.settings, *_token_of(group), os.environ)
+    for server in servers:
+        yield from clock.certificates(server)
+        yield from clock.clock(server)
+    for group in groups:
         yield from access.server(group.settings)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tracksync.config import Settings
+from tracksync.destination import Limits
 from tracksync.doctor.finding import Finding, Level
 from tracksync.doctor.surroundings import shown
 from tracksync.drive import KEEPS_REPEATS
@@ -35,7 +36,7 @@ def credentials(
     yield Finding(Level.OK, CREDENTIALS, kind)
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         hint = "use https, or a tunnel"
-        yield Finding(Level.WARN, CREDENTIALS, f"they travel unencrypted to {shown(settings.to)}", hint)
+        yield Finding(Level.WARNING, CREDENTIALS, f"they travel unencrypted to {shown(settings.to)}", hint)
     if token_file is not None:
         yield from _age(token_file)
 
@@ -65,7 +66,7 @@ def _age(token_file: Path) -> Iterator[Finding]:
     days = (time.time() - token_file.stat().st_mtime) / 86_400
     text = f"{token_file} was written {days:.1f} days ago"
     if days > OLD_DAYS:
-        yield Finding(Level.WARN, CREDENTIALS, text, "a token that never changes should be replaced now and then")
+        yield Finding(Level.WARNING, CREDENTIALS, text, "a token that never changes should be replaced now and then")
     else:
         yield Finding(Level.OK, CREDENTIALS, text)
 
@@ -83,19 +84,29 @@ def server(settings: Settings) -> Iterator[Finding]:
         seconds = (time.monotonic() - began) / 2  # two requests: the API's answer, and the version
         limits, keeps_repeats = there.limits, there.keeps_repeats
     except (UnreachableError, UncertainError) as error:
-        yield Finding(Level.BAD, SERVER, str(error), error.hint or "try again later", away=True)
+        yield Finding(Level.FAILED, SERVER, str(error), error.hint or "try again later")
         return
     except TracksyncError as error:
-        yield Finding(Level.BAD, SERVER, str(error), error.hint)
+        yield Finding(Level.FAILED, SERVER, str(error), error.hint)
         return
     text = f"{there.address} answers in {seconds * 1000:.0f} ms, MLflow {version}"
     if seconds > SLOW:
         hint = "a run takes some ten requests: push many runs from nearer by"
-        yield Finding(Level.WARN, SERVER, text, hint)
+        yield Finding(Level.WARNING, SERVER, text, hint)
     else:
         yield Finding(Level.OK, SERVER, text)
+    yield Finding(Level.OK, SERVER, _takes(limits))
+    if not limits.colon_in_key:
+        hint = "such keys get another name there, and the whole one is kept in an artifact"
+        yield Finding(Level.WARNING, SERVER, 'it takes no ":" in a key', hint)
     if not limits.models:
         hint = "they are kept for later, and sent after its upgrade"
-        yield Finding(Level.WARN, SERVER, f"{there.address} is too old for logged models", hint)
+        yield Finding(Level.WARNING, SERVER, f"{there.address} is too old for logged models", hint)
     if keeps_repeats:
-        yield Finding(Level.WARN, SERVER, KEEPS_REPEATS)
+        yield Finding(Level.WARNING, SERVER, KEEPS_REPEATS)
+
+
+def _takes(limits: Limits) -> str:
+    a_time = f"{limits.metrics_per_batch:,} points, {limits.params_per_batch:,} params, {limits.tags_per_batch:,} tags"
+    longest = f"keys of {limits.key:,} and params of {limits.param_value:,} characters"
+    return f"it takes {a_time} at a time, {longest}; what is longer goes as an artifact"

@@ -11,19 +11,18 @@ class Level(StrEnum):
     """How it is: as it should be, worth knowing, in the way of a delivery."""
 
     OK = "ok"
-    WARN = "warn"
-    BAD = "bad"
+    WARNING = "warning"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. ``hint`` says what to do, ``away``: it is bad because a server does not answer, which may pass."""
+    """One line. ``hint`` says what to do."""
 
     level: Level
     about: str
     text: str
     hint: str = ""
-    away: bool = False
 
     @property
     def line(self) -> str:
@@ -32,8 +31,5 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 nothing is bad, 75 only a server is away, 3 anything else."""
-    bad = [finding for finding in findings if finding.level is Level.BAD]
-    if not bad:
-        return 0
-    return 75 if all(finding.away for finding in bad) else 3
+    """3 when anything failed, else 0."""
+    return 3 if any(finding.level is Level.FAILED for finding in findings) else 0

@@ -26,7 +26,7 @@ def limits() -> Iterator[Finding]:
         yield _inotify(what, used[what], needed)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
-        yield Finding(Level.WARN, ABOUT, f"{soft:,} open files", f"run: ulimit -n {4 * FILES}")
+        yield Finding(Level.WARNING, ABOUT, f"{soft:,} open files", f"run: ulimit -n {4 * FILES}")
     else:
         yield Finding(Level.OK, ABOUT, f"{_shown(soft)} open files")
     yield _tasks()
@@ -38,11 +38,11 @@ def _inotify(what: str, used: int, needed: int) -> Finding:
     found = [_number(PROC / "sys/fs/inotify" / host), _number(PROC / "sys/user" / namespace)]
     most = min((number for number in found if number is not None), default=None)
     if most is None:
-        return Finding(Level.WARN, ABOUT, f"no inotify {what} here", "stores are looked at in turn, without events")
+        return Finding(Level.WARNING, ABOUT, f"no inotify {what} here", "stores are looked at in turn, without events")
     text = f"{used:,} of {most:,} inotify {what} in use, as far as can be seen"
     if most - used < needed:
         hint = f"without events stores are looked at in turn; an administrator can raise fs.inotify.{host}"
-        return Finding(Level.WARN, ABOUT, text, hint)
+        return Finding(Level.WARNING, ABOUT, text, hint)
     return Finding(Level.OK, ABOUT, text)
 
 
@@ -71,7 +71,7 @@ def _tasks() -> Finding:
             continue  # it has ended
     text = f"{used:,} of {_shown(soft)} processes and threads in use"
     if soft != resource.RLIM_INFINITY and soft - used < TASKS and os.geteuid() != 0:
-        return Finding(Level.WARN, ABOUT, text, "end some, or watch from another host")
+        return Finding(Level.WARNING, ABOUT, text, "end some, or watch from another host")
     return Finding(Level.OK, ABOUT, text)
 
 

@@ -67,6 +67,18 @@ def ask(ids: Collection[str]) -> dict[str, Job | None]:
     return found
 
 
+def version(command: str) -> str:
+    """The version that one of the commands tells of itself; of one that asks the controller, not before that answers.
+
+    Raises:
+        SilentError: it is not there, or fails, or takes too long.
+    """
+    said = " ".join(_lines([command, "--version"])[:1])
+    if command == "squeue":
+        _lines([command, "-h", "-a", "-t", "all", "-j", "1", "-O", "JobID:20"])  # one job, which need not be there
+    return said[:60] or "no version"
+
+
 def _ask(ids: Sequence[str]) -> dict[str, Job | None]:
     try:
         told = _controller(ids)
