@@ -139,8 +139,7 @@ def watch(
         if not once:
             return Watcher(engine, roots, listener).run()
         with closing(Presence(settings.state_dir, engine.ledger.destination, roots, once=True)) as presence:
-            engine.parts.progress = presence.counting(engine.parts.progress)
-            engine.parts.pulse = presence.hearing(pulse)
+            presence.join(engine.parts)
             try:
                 _, report = _once(engine, roots, (), listener)
             except UnreachableError as error:
@@ -159,6 +158,7 @@ def verify(
     repair: bool = False,
     recreate: bool = False,
     listener: Listener | None = None,
+    found: Callable[[int], None] = lambda _: None,
     compared: Callable[[Finding], None] = lambda _: None,
 ) -> Audit:
     """Compare some runs with the server: fields, params, tags, points, datasets, artifacts, lineage.
@@ -170,6 +170,7 @@ def verify(
         repair: send what differs, and nothing else.
         recreate: with ``repair``, also make runs anew that were delivered and are gone from the server.
         listener: is told what a repair does.
+        found: is told how many runs there are to compare.
         compared: is told of each run once it has been compared.
 
     Raises:
@@ -180,6 +181,7 @@ def verify(
     listener = listener or Silent()
     with _engine(settings, threading.Event(), listener) as engine:
         refs, empty, unlisted = _refs(engine, [to_path(path) for path in paths])
+        found(len(refs))
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
         result = compare(
             engine, refs, listener, checksums=checksums, repair=repair, recreate=recreate, compared=compared

@@ -115,7 +115,8 @@ class ArtifactLane:
         except TracksyncError as error:
             return Outcome(item, delivered=False, error=error)
         except (FileNotFoundError, NotADirectoryError, InterruptedError, fsutil.NotRegularError) as error:
-            log.info("artifact %s not sent: %s", item.path, error)  # the next look tells what became of it
+            # the next look tells what became of it
+            log.info("artifact %(path)s not sent: %(why)s", {"path": item.path, "why": error})
             delivered = False
         except OSError as error:
             self._pause(source_id, item, UNREADABLE_PAUSE)

@@ -116,7 +116,7 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
             _create(destination, ledger, candidate)
             made.append(candidate)
         except UncertainError as error:
-            log.info("reply to create lost, looking for the run: %s", error)
+            log.info("reply to create lost, looking for the run: %(why)s", {"why": error})
             made.append(candidate)
         except (HeldError, RefusedError, RemovedError) as error:
             candidate.error = error

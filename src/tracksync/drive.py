@@ -13,6 +13,7 @@ from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
 from tracksync.report import Listener, Plan, Report, RunReport
+from tracksync.troubles import Told
 from tracksync.work import Delivered, Outcome
 
 #: Seconds between looks at the least, and while uploads are under way.
@@ -188,7 +189,7 @@ def wait_for_others(engine: Engine, refs: Iterable[RunRef], report: Report, list
         return
     holder = next((h for ref in busy.values() if (h := engine.leases.holder(ref.source_id))), "another process")
     what = "1 run is" if len(busy) == 1 else f"{len(busy):,} runs are"
-    listener.note(f"{what} in the hands of {holder}; asking it to deliver")
+    listener.note(Told("{what} in the hands of {holder}; asking it to deliver", what=what, holder=holder))
     paths = {ref.path for ref in busy.values()}
     if len(paths) > NAMED:
         paths = {ref.store.root for ref in busy.values()}

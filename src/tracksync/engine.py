@@ -216,7 +216,7 @@ class Engine:
             return Outcome(work.ref, work.entry, State.SYNCING, work.delivered, again=True)
         except (UncertainError, UnreachableError, LeaseError) as error:
             # Begin again from what is recorded: the next look compares it with the server.
-            log.info("run %s: %s", work.ref.source_id, error)
+            log.info("run %(run)s: %(why)s", {"run": work.ref.source_id, "why": error})
             self.forget(work.ref.source_id)
             if isinstance(error, UnreachableError):
                 self._ask_server()

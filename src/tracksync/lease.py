@@ -155,7 +155,7 @@ class Leases:
         return self._claim(claim, self._owner())
 
     def _start_over(self) -> None:
-        log.warning("the lease in %s was lost; runs are claimed anew", self._owners)
+        log.warning("the lease in %(place)s was lost; runs are claimed anew", {"place": self._owners})
         self._held.clear()
         if self._own is not None:
             self._own.release()

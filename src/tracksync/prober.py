@@ -11,6 +11,7 @@ from functools import partial
 from tracksync.destination import Destination
 from tracksync.errors import ConfigError, UnreachableError
 from tracksync.pulse import Phase, Pulse, pause, unheard
+from tracksync.troubles import Told
 
 #: Bounds of the pause between two probes, in seconds.
 FIRST, MOST = 1.0, 60.0
@@ -47,7 +48,9 @@ def wait_for_server(
             if left is not None and left <= (asked or 0):
                 raise
             if said != str(error):
-                note(f"{error}; waiting for it" if isinstance(error, UnreachableError) else f"{error.line}; waiting")
+                away = isinstance(error, UnreachableError)
+                message = "{why}; waiting for it" if away else "{why}; waiting"
+                note(Told(message, why=error if away else error.line, server=destination.address))
                 said = str(error)
             # Never before the time that the server named.
             wait = asked * random.uniform(1, 1.25) if asked else delay * random.uniform(0.75, 1.25)  # noqa: S311 -- jitter
@@ -56,5 +59,6 @@ def wait_for_server(
             delay = min(MOST, delay * 2)
         else:
             if said:
-                note(f"{destination.address} answers again after {time.monotonic() - began:.0f} s")
+                seconds = round(time.monotonic() - began)
+                note(Told("{server} answers again after {seconds} s", server=destination.address, seconds=seconds))
             return

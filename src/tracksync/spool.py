@@ -25,8 +25,12 @@ from typing import Any
 
 from tracksync.errors import ConfigError
 from tracksync.fsutil import make_directory, modes_below, open_regular
+from tracksync.troubles import Told, troubles
 
 log = logging.getLogger("tracksync")
+
+#: What may go wrong again and again, as the log says it.
+READING, REMOVING = "reading notices", "removing notices"
 
 #: Larger files are no notices, whoever put them there.
 MAX_BYTES = 64 * 1024
@@ -130,8 +134,10 @@ def pending(spool: Path) -> list[Notice]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        log.warning("cannot read the notices in %s: %s", spool, error.strerror)
+        line = Told("cannot read the notices in {place}: {why}", place=spool, why=error.strerror)
+        troubles.met(READING, line, str(spool))
         return []
+    troubles.over(READING, str(spool))
     found = (_read(spool, name) for name in names)
     return sorted((notice for notice in found if notice is not None), key=lambda notice: notice.created_ms)
 
@@ -141,9 +147,10 @@ def done(notice: Notice) -> None:
     try:
         notice.path.unlink(missing_ok=True)
     except PermissionError as error:
-        log.debug("cannot remove the notice %s: %s", notice.path, error.strerror)
+        log.debug("cannot remove the notice %(path)s: %(why)s", {"path": notice.path, "why": error.strerror})
     except OSError as error:
-        log.warning("cannot remove the notice %s: %s", notice.path, error.strerror)
+        line = Told("cannot remove the notice {path}: {why}", path=notice.path, why=error.strerror)
+        troubles.met(REMOVING, line, str(notice.path.parent))
 
 
 def _read(spool: Path, name: str) -> Notice | None:
@@ -234,4 +241,4 @@ def _set_aside(path: Path, status: os.stat_result, why: Exception) -> None:
         path.rename(path.with_name(f"{path.name.removesuffix(_SUFFIX)}.damaged"))
     except OSError:
         return  # not ours to rename: it is read again and again, which costs little
-    log.warning("not a notice, set aside: %s (%s)", path, why)
+    log.warning("not a notice, set aside: %(path)s (%(why)s)", {"path": path, "why": why})

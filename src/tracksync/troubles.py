@@ -61,8 +61,9 @@ class Troubles:
                 if now - trouble.said < AGAIN:
                     return
                 trouble.said, more, trouble.unsaid = now, trouble.unsaid, 0
-        again = Told("{line} ({more} times since it was last said)", line=line, more=more) if more else line
-        log.warning("%s", again)
+        if more:
+            line = Told(f"{line.message} ({{repeated}} times since it was last said)", **line.fields, repeated=more)
+        log.warning("%s", line)
 
     def over(self, what: str, which: str = "") -> None:
         """Trouble of the kind ``what`` with ``which`` is not there, or no more: then that is said."""
@@ -74,9 +75,8 @@ class Troubles:
             return
         seconds = round(time.monotonic() - trouble.began)
         about = f"{what} {which}" if which else what
-        line = Told("recovered: {about}, after {seconds} s ({times} times)", about=about, seconds=seconds,
-                    times=trouble.times)  # fmt: skip
-        log.warning("%s", line)
+        message = "recovered: {about}, after {seconds} s ({times} times)"
+        log.warning("%s", Told(message, about=about, seconds=seconds, times=trouble.times))
 
     def over_but(self, what: str, still: set[str]) -> None:
         """Of the kind ``what`` only those with ``still`` are there."""

@@ -229,7 +229,7 @@ def test_the_commented_example_is_valid_as_it_is_and_with_every_line_in_use(tmp_
     used.write_text("\n".join(line.removeprefix("#") for line in example.read_text().splitlines() if line[:2] != "# "))
     found = load(used)
     assert set(found.options) == set(KEYS) - {
-        *("dry-run", "json", "once", "retry", "restore", "report", "quiet", "repair", "recreate", "checksums"),
+        *("dry-run", "json", "once", "retry", "restore", "report", "quiet", "repair", "recreate", "checksums", "live"),
         *("write-manifest", "manifest", "shard"),
     }
     assert found.experiments

@@ -11,7 +11,7 @@ import logging
 import click
 
 from tracksync.cli.failure import explain
-from tracksync.errors import clean
+from tracksync.cli.logformat import Clean
 
 #: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
 COMMANDS = ("push", "watch", "status", "verify", "stage", "notify", "doctor", "sources", "demo")
@@ -23,13 +23,6 @@ Examples:
   tracksync push --to https://mlflow.example.org mlruns
   tracksync push --help                          its options, each with its environment name
 """
-
-
-class _Clean(logging.Formatter):
-    """Lines of the log without control characters: names of files stand in them, which others choose."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- the name that logging calls
-        return clean(super().formatMessage(record))
 
 
 class LazyGroup(click.Group):
@@ -69,7 +62,7 @@ class LazyGroup(click.Group):
 def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Clean())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     if verbose:
         logging.getLogger("tracksync").setLevel(logging.DEBUG)

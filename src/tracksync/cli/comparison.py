@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 
 import click
 
 from tracksync.audit.findings import Audit, Difference, Finding
-from tracksync.cli.figures import count
+from tracksync.cli import logformat
+from tracksync.cli.figures import count, drawable
+from tracksync.cli.show import new_bar
 from tracksync.errors import clean
+from tracksync.status.text import broken
 
 #: Version of what ``--json`` prints; raised when a field changes its meaning or goes away.
 JSON_VERSION = 1
@@ -23,30 +27,33 @@ HEAD = ("WHAT", "SOURCE", "SERVER")
 
 
 class Comparisons:
-    """Prints what a verify found; on a terminal also how many runs have been compared."""
+    """Prints what a verify found; on a terminal there is a bar meanwhile."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._count = 0
-        self._live = not quiet and sys.stderr.isatty()
+        self._bar = new_bar() if not quiet and not logformat.as_json() and drawable(sys.stderr) else None
+
+    def found(self, runs: int) -> None:
+        """So many runs are about to be compared."""
+        if self._bar is not None and runs:
+            self._bar.start(runs=runs)
 
     def compared(self, finding: Finding) -> None:
         """Count a run."""
-        del finding
-        self._count += 1
-        if self._live:
-            click.echo(f"\r{count(self._count, 'run')} compared", err=True, nl=False)
+        if self._bar is not None:
+            self._bar.advance(runs=1, points=finding.points)
 
     def close(self) -> None:
-        """Take the count away."""
-        if self._live and self._count:
-            click.echo("\r\033[K", err=True, nl=False)
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
 
     def finish(self, audit: Audit) -> None:
         """Print the table, and what it came to."""
         self.close()
         for line in () if self._quiet else lines(audit):
-            click.echo(line)
+            for part in broken(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else [line]:
+                click.echo(part)
         for note in (*audit.notes, *audit.unlisted):
             click.echo(clean(note), err=True)
 

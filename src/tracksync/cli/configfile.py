@@ -48,6 +48,7 @@ KEYS: dict[str, Kind] = {
     "recreate": Flag(),
     "checksums": Flag(),
     "quiet": Flag(),
+    "log-format": click.Choice(("text", "json")),
     "live": Flag(),
     "json": Flag(),
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tracksync.cli.logformat import as_json, error_line
 from tracksync.cli.stopping import TerminatedError
 from tracksync.config import default_state_dir
 from tracksync.errors import TracksyncError, clean, interruption
@@ -33,19 +34,26 @@ WORST_FIRST = (1, 3, 75, 4, 5, 6, 0)
 def explain(error: BaseException, *, verbose: bool = False) -> int:
     """Say in one line on stderr what went wrong, and return the exit code that belongs to it."""
     if signalled := interruption(error):
-        click.echo("tracksync: interrupted; what was acknowledged is kept, run the command again to go on", err=True)
+        _say("interrupted; what was acknowledged is kept, run the command again to go on")
         return TERMINATED if isinstance(signalled, TerminatedError) else INTERRUPTED
     if isinstance(error, TracksyncError):
-        click.echo(f"tracksync: {error.line}", err=True)
+        _say(error)
         return error.exit_code
     # an exception may quote what others chose: the names of files, a server's words
     details = "".join(f"{clean(line)}\n" for line in "".join(traceback.format_exception(error)).splitlines())
     if verbose:
         click.echo(details, err=True, nl=False)
     where = _keep(details)
-    line = TracksyncError(f"unexpected error: {type(error).__name__}: {error}", where).line
-    click.echo(f"tracksync: {line}", err=True)
+    _say(TracksyncError(f"unexpected error: {type(error).__name__}: {error}", where))
     return 1
+
+
+def _say(error: TracksyncError | str) -> None:
+    """The last line, in the format that was asked for."""
+    if as_json():
+        click.echo(error_line(error), err=True)
+    else:
+        click.echo(f"tracksync: {error.line if isinstance(error, TracksyncError) else error}", err=True)
 
 
 @contextmanager
@@ -56,7 +64,7 @@ def apart(console: Console, codes: list[int]) -> Iterator[None]:
     except TracksyncError as error:
         if interruption(error):
             raise
-        console.error(f"tracksync: {error.line}")
+        console.failed(error)
         codes.append(error.exit_code)
 
 

@@ -1,6 +1,14 @@
-"""Numbers for a person: short, and each with its unit."""
+"""Numbers for a person: short, and each with its unit; and where one can draw with them."""
 
 from __future__ import annotations
+
+import os
+from typing import TextIO
+
+
+def drawable(stream: TextIO) -> bool:
+    """Whether a stream is a terminal on which one can draw over what stands there."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 def size_of(size: float) -> str:

@@ -5,7 +5,6 @@ The only user of prometheus_client. Labels are destinations, stores and states, 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter, defaultdict
@@ -21,11 +20,12 @@ from tracksync.errors import ConfigError, clean
 from tracksync.ledger import Entry, Ledger, State
 from tracksync.pulse import Phase, Pulse
 from tracksync.status import is_stale
+from tracksync.troubles import Told, troubles
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-log = logging.getLogger("tracksync")
+WRITING = "writing the metrics file"
 
 #: Seconds between two writings: about as often as it is read; and the share of the time that they may take.
 EVERY, SHARE = 15.0, 0.01
@@ -87,7 +87,6 @@ class Metrics:
         #: source id -> since when it is known to have something undelivered, of runs that never had a success
         self._since: dict[str, float] = {}
         self._next = 0.0
-        self._said = ""
         self._write()
 
     def pulse(self, loop: str) -> Pulse:
@@ -109,11 +108,9 @@ class Metrics:
             try:
                 self._write()
             except ConfigError as error:
-                if self._said != str(error):
-                    log.warning("%s", error.line)
-                self._said = str(error)
+                troubles.met(WRITING, Told("{why}", why=error.line), str(self._path))
             else:
-                self._said = ""
+                troubles.over(WRITING, str(self._path))
             now = time.monotonic()
             self._next = now + max(EVERY, (now - began) / SHARE)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tracksync.cli import configfile
+from tracksync.cli import configfile, logformat
 from tracksync.cli.values import Flag, Mapped, Place
 
 #: Adds options to a command's function.
@@ -45,6 +45,21 @@ def _note_state_dir(ctx: click.Context, _param: click.Parameter, value: Path | N
     """Remember the state directory: an unexpected error leaves its details there."""
     ctx.meta[STATE_DIR] = value
     return value
+
+
+def log_format(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--log-format``."""
+    return click.option(
+        "--log-format",
+        type=configfile.KEYS["log-format"],
+        default=logformat.TEXT,
+        show_default=True,
+        envvar="TRACKSYNC_LOG_FORMAT",
+        show_envvar=True,
+        expose_value=False,
+        callback=logformat.choose,
+        help="Lines for people, or JSON: a message that never changes, and fields.",
+    )(function)
 
 
 def config(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +159,9 @@ def combine(*decorators: Decorator) -> Decorator:
 #: What ``push`` and ``watch`` have in common.
 sending = combine(
     to, token_file, token_command, experiment, since, settle, path_map, live_max_size, deleted, no_slurm,
-    dry_run, state_dir, config, quiet,
+    dry_run, state_dir, config, quiet, log_format,
 )  # fmt: skip
 #: What ``verify`` has in common with them.
-comparing = combine(to, token_file, token_command, experiment, since, settle, deleted, state_dir, config, quiet)
+comparing = combine(
+    to, token_file, token_command, experiment, since, settle, deleted, state_dir, config, quiet, log_format,
+)  # fmt: skip

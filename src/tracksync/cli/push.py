@@ -16,7 +16,7 @@ from tracksync.cli.show import JSON_VERSION, Console, as_json
 from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
 from tracksync.model import RunRef
-from tracksync.report import Report
+from tracksync.report import Listener, Report
 from tracksync.shard import Shard
 
 EPILOG = """\b
@@ -91,7 +91,8 @@ def _push_all(
         with on_signal(None, BY_SIGNAL.__add__):
             for group, runs in groups:
                 with apart(console, codes):
-                    reports.append(_push(group, runs, console, dry_run=dry_run, report=report))
+                    listener = console.of(group.paths if len(groups) > 1 else None)
+                    reports.append(_push(group, runs, console, listener, dry_run=dry_run, report=report))
                     codes.append(reports[-1].exit_code)
     finally:
         console.close()
@@ -147,12 +148,14 @@ def _listed(ctx: click.Context, manifest: Path, shard: Shard | None) -> list[tup
     return [(group, [run for path in group.paths for run in runs[path]]) for group in groups]
 
 
-def _push(group: Group, runs: Sequence[RunRef], console: Console, *, dry_run: bool, report: bool) -> Report:
+def _push(
+    group: Group, runs: Sequence[RunRef], console: Console, listener: Listener, *, dry_run: bool, report: bool
+) -> Report:
     """Push the runs of one group, or its paths where none are named, and say what came of it."""
     # imported here: MLflow's client is behind it, and wrong options must be told without waiting for that
     from tracksync.api import push
 
     paths = () if runs else group.paths
-    result = push(paths, runs=runs, settings=group.settings, dry_run=dry_run, report=report, listener=console)
+    result = push(paths, runs=runs, settings=group.settings, dry_run=dry_run, report=report, listener=listener)
     console.finish(result, dry_run=dry_run)
     return result

@@ -132,7 +132,7 @@ class Rounds:
         try:
             return future.result().exit_code
         except TracksyncError as error:
-            self._console.error(f"tracksync: {error.line}")
+            self._console.failed(error)
             self._supervision.ended(_name(group), error.line)
             if self._metrics is not None:
                 self._metrics.failed(_name(group))
@@ -142,15 +142,16 @@ class Rounds:
         # imported here: MLflow's client is behind it
         from tracksync import api
 
+        listener = self._console.of(group.paths if len(self._groups) > 1 else None)
         if self._dry_run:
-            report = api.push(group.paths, settings=group.settings, dry_run=True, listener=self._console)
+            report = api.push(group.paths, settings=group.settings, dry_run=True, listener=listener)
         else:
             report = api.watch(
                 group.paths,
                 settings=group.settings,
                 once=self._once,
                 stop=self._round,
-                listener=self._console,
+                listener=listener,
                 pulse=self._pulse(_name(group)),
             )
             if self._once and self._metrics is not None:

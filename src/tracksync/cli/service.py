@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -12,8 +11,9 @@ from functools import partial
 
 from tracksync.errors import clean
 from tracksync.pulse import Phase, Pulse
+from tracksync.troubles import Told, troubles
 
-log = logging.getLogger("tracksync")
+TELLING = "telling the service manager"
 
 #: A service manager shows one line; more is the words of a server that says too much.
 MOST_WORDS = 500
@@ -28,7 +28,6 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         #: Seconds within which it wants a sign of life; None: it does not care.
         self.watchdog = _watchdog(environment) if address else None
-        self._failed = False
 
     def send(self, *lines: str) -> None:
         """Tell it something: assignments as sd_notify(3) knows them."""
@@ -40,11 +39,10 @@ class ServiceManager:
                 sock.settimeout(0)
                 sock.sendto("\n".join(map(clean, lines)).encode(), self._address)
         except OSError as error:
-            if not self._failed:
-                log.warning("cannot tell the service manager at $NOTIFY_SOCKET: %s", error.strerror)
-            self._failed = True
+            line = Told("cannot tell the service manager at $NOTIFY_SOCKET: {why}", why=error.strerror)
+            troubles.met(TELLING, line)
         else:
-            self._failed = False
+            troubles.over(TELLING)
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracksync.cli.figures import count, size_of
-from tracksync.errors import clean
+from tracksync.cli import logformat
+from tracksync.cli.figures import count, drawable
+from tracksync.cli.lines import (
+    completeness_lines,
+    error_fields,
+    plan_line,
+    run_lines,
+    sent_line,
+    summary_fields,
+    summary_line,
+)
+from tracksync.errors import TracksyncError, clean
 from tracksync.ledger import Entry, State
-from tracksync.report import Completeness, Plan, Report, RunReport
+from tracksync.report import Completeness, Listener, Plan, Report, RunReport
+from tracksync.status.text import broken
 
 if TYPE_CHECKING:
     from tracksync.cli.progress.bar import Bar
@@ -36,18 +49,24 @@ class Console:
     def __init__(self, *, quiet: bool = False, data: bool = True, changes_only: bool = False) -> None:
         """``data``: print runs on stdout; ``changes_only``: a run again only when its state or notes changed."""
         self._quiet, self._data, self._changes_only = quiet, data and not quiet, changes_only
+        self._json = logformat.as_json()
         self._lock = threading.RLock()
         self._shown: dict[str, object] = {}
         self._started = time.monotonic()
         self._nothing_new = 0
         self._sent = (0, 0, 0)  # points, files, bytes that the server has acknowledged
-        self._bar = _bar() if not quiet and not changes_only and sys.stderr.isatty() else None
+        self._bar = new_bar() if not quiet and not changes_only and not self._json and drawable(sys.stderr) else None
 
-    def planned(self, plan: Plan) -> None:
+    def of(self, paths: Sequence[Path] | None) -> Listener:
+        """The same for what lies at some paths: they are named where nothing else tells one plan from another."""
+        return self if paths is None else _Part(self, ", ".join(map(str, paths)))
+
+    def planned(self, plan: Plan, where: str = "") -> None:
         """Say what will be sent, and where."""
-        self._data_line(plan_line(plan))
-        if self._bar is not None and plan.points + plan.bytes:
-            self._bar.start(plan.points, plan.bytes)
+        line = f"{clean(where)}: {plan_line(plan)}" if where else plan_line(plan)
+        self._data_line(line, message="plan", fields={**plan._asdict(), **({"paths": where} if where else {})})
+        if self._bar is not None and plan.runs:
+            self._bar.start(runs=plan.found, points=plan.points, files=plan.files, size=plan.bytes)
 
     def progress(self, points: int, files: int, size: int) -> None:
         """Count, and move the bar."""
@@ -59,6 +78,8 @@ class Console:
     def run(self, report: RunReport, entry: Entry) -> None:
         """Say what was done for one run."""
         told = (report.state, report.notes)
+        if self._bar is not None:
+            self._bar.advance(runs=1)
         with self._lock:
             if self._changes_only and self._shown.get(report.source_id) == told:
                 return
@@ -67,10 +88,15 @@ class Console:
                 return
             if self._changes_only:  # a watch tells what has come of a run, not what one look at it brought
                 report = replace(report, points=entry.points, files=entry.files, bytes=entry.bytes)
-            for number, line in enumerate(run_lines(report)):
+            held = report.state is State.HELD
+            if self._json:
+                if self._data or (self._quiet and held):
+                    self._write("", "run", asdict(report), err=not self._data, level="warning" if held else "info")
+                return
+            for number, line in enumerate(run_lines(report, _width() if self._data else None)):
                 if self._data:
                     self._data_line(line, None if number else _COLOURS.get(report.state))
-                elif self._quiet and report.state is State.HELD:
+                elif self._quiet and held:
                     self._write(line, err=True)
 
     def _same(self, report: RunReport) -> bool:
@@ -83,11 +109,16 @@ class Console:
     def note(self, line: str) -> None:
         """Say something that concerns no single run."""
         if not self._quiet:
-            self._write(clean(line), err=True)
+            self._write(line, err=True)
 
     def error(self, line: str) -> None:
         """Say what went wrong."""
-        self._write(clean(line), err=True)
+        self._write(line, err=True, level="error")
+
+    def failed(self, error: TracksyncError) -> None:
+        """Say what went wrong, and what to do."""
+        with self._lock:
+            self._write(f"tracksync: {error.line}", str(error), error_fields(error), err=True, level="error")
 
     def finish(self, report: Report, *, dry_run: bool = False) -> None:
         """Say what it came to; after a dry run there is only the plan, which has been said."""
@@ -104,25 +135,46 @@ class Console:
         if self._nothing_new > MOST_SAME:
             self._data_line(f"nothing new in {count(self._nothing_new - MOST_SAME, 'more run')}")
         if not dry_run and not self._changes_only:
-            self._data_line(summary_line(report, time.monotonic() - self._started))
+            seconds = time.monotonic() - self._started
+            self._data_line(summary_line(report, seconds), message="summary", fields=summary_fields(report, seconds))
         if report.completeness is not None:
             for line in completeness_lines(report.completeness):
                 self._data_line(line)
 
     def stopped(self) -> None:
         """Say what was sent since the start, over all destinations: the end of a watch."""
-        self._data_line(f"stopped; {sent_line(*self._sent, time.monotonic() - self._started)}")
+        seconds = time.monotonic() - self._started
+        points, files, size = self._sent
+        fields = {"points": points, "files": files, "bytes": size, "seconds": round(seconds, 1)}
+        self._data_line(f"stopped; {sent_line(*self._sent, seconds)}", message="stopped", fields=fields)
 
     def close(self) -> None:
         """Take the progress bar away."""
         if self._bar is not None:
             self._bar.stop()
 
-    def _data_line(self, line: str, colour: str | None = None) -> None:
+    def _data_line(
+        self, line: str, colour: str | None = None, *, message: str = "", fields: Mapping[str, object] | None = None
+    ) -> None:
         if self._data:
-            self._write(line, colour=colour)
+            for part in [line] if self._json else broken(line, _width() or len(line)):
+                self._write(part, message, fields, colour=colour)
 
-    def _write(self, line: str, *, err: bool = False, colour: str | None = None) -> None:
+    def _write(
+        self,
+        line: str,
+        message: str = "",
+        fields: Mapping[str, object] | None = None,
+        *,
+        err: bool = False,
+        level: str = "info",
+        colour: str | None = None,
+    ) -> None:
+        """Write one line; as JSON its ``message`` and ``fields`` where it has some, else the line itself."""
+        if self._json:
+            line = logformat.json_line(level, message, fields or {}) if message else logformat.told_line(level, line)
+        else:
+            line = clean(line)
         with self._lock:
             try:
                 # on a terminal a plain write would land in the middle of the bar
@@ -134,50 +186,27 @@ class Console:
                 _discard(sys.stderr if err else sys.stdout)
 
 
-def _bar() -> Bar:
+class _Part:
+    """What concerns some of the paths: their plan is told with their names."""
+
+    def __init__(self, console: Console, where: str) -> None:
+        self._console, self._where = console, where
+        self.progress, self.run, self.note = console.progress, console.run, console.note
+
+    def planned(self, plan: Plan) -> None:
+        self._console.planned(plan, self._where)
+
+
+def _width() -> int | None:
+    """The columns of the terminal that stdout is; None where it is none, and a line may be as long as it likes."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def new_bar() -> Bar:
     """A progress bar; rich is imported only where there is a terminal to draw on."""
     from tracksync.cli.progress.bar import Bar
 
     return Bar()
-
-
-def plan_line(plan: Plan) -> str:
-    """What is about to be sent, in one line."""
-    what = f"{count(plan.found, 'run')} ({plan.runs:,} new or changed)"
-    load = f"{count(plan.points, 'point')}, {count(plan.files, 'file')}, {size_of(plan.bytes)}"
-    return f"{what}, {load} -> {clean(plan.destination)}"
-
-
-def run_lines(report: RunReport) -> list[str]:
-    """What was done for one run: a line, and its notes indented below."""
-    name = clean(report.name or report.source_id)
-    where = clean(report.url or report.path)
-    load = f"{count(report.points, 'point')}, {count(report.files, 'file')}"
-    return [f"{report.state:<8} {name}  {load}  {where}", *(f"    {clean(note)}" for note in report.notes)]
-
-
-def summary_line(report: Report, seconds: float) -> str:
-    """What a push came to, in one line."""
-    states = [f"{report.count(state)} {state}" for state in State if report.count(state)]
-    points, files = sum(run.points for run in report.runs), sum(run.files for run in report.runs)
-    sent = sent_line(points, files, sum(run.bytes for run in report.runs), seconds)
-    return f"{count(len(report.runs), 'run')}{': ' if states else ''}{', '.join(states)}; {sent}"
-
-
-def completeness_lines(found: Completeness) -> list[str]:
-    """How complete the server is: a table of what both sides hold, and a last line with the verdict."""
-    rows = [(what, f"{source:,}", f"{server:,}") for what, source, server in found.totals]
-    table = [("", "SOURCE", "SERVER"), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(3)]
-    lines = [f"{what:<{widths[0]}}  {here:>{widths[1]}}  {there:>{widths[2]}}" for what, here, there in table]
-    differ = f"not complete: {count(found.different, 'run')} with differences, which tracksync verify names"
-    verdict = differ if found.different else "complete: the server holds all of it"
-    return [*lines, *found.notes, verdict]
-
-
-def sent_line(points: int, files: int, size: int, seconds: float) -> str:
-    """How much was sent, and how long it took."""
-    return f"{count(points, 'point')}, {count(files, 'file')}, {size_of(size)} sent in {seconds:.1f} s"
 
 
 def as_json(reports: Sequence[Report], exit_code: int) -> str:

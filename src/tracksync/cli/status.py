@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracksync.cli import options
+from tracksync.cli.figures import drawable
 from tracksync.cli.settings import destination
 from tracksync.cli.stopping import BY_SIGNAL, TerminatedError, on_signal
 from tracksync.cli.values import Place
@@ -93,7 +94,7 @@ def _live(read: Callable[[], StatusReport]) -> int:
     """Draw until Ctrl-C, or once where there is nothing to draw on; the exit code."""
     from tracksync.cli.progress import live
 
-    if not live.drawable():
+    if not drawable(sys.stdout):
         live.once(read)
         return 0
     try:

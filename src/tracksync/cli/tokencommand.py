@@ -5,7 +5,6 @@ Neither its output nor its arguments are ever shown: either may hold a secret.
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
@@ -19,8 +18,9 @@ from pathlib import Path
 from tracksync.cli.token import LIMIT, Token, parse
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.errors import ConfigError, TracksyncError, UnreachableError
+from tracksync.troubles import Told, troubles
 
-log = logging.getLogger("tracksync")
+RENEWING = "renewing the token"
 
 #: Seconds that the command gets.
 TIMEOUT = 30.0
@@ -102,8 +102,10 @@ class TokenCommand:
         except TracksyncError as error:
             if self._token is None or (self._token.expires or 0) <= time.time():
                 raise
-            log.warning("%s; the last token is used as long as it lasts", error.line)
+            line = Told("{why}; the last token is used as long as it lasts", why=error.line)
+            troubles.met(RENEWING, line, self.name)
         else:
+            troubles.over(RENEWING, self.name)
             self._take(token)
 
     def _printed(self, printed: bytes) -> Token:

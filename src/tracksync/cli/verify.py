@@ -68,6 +68,7 @@ def command(
                     repair=repair,
                     recreate=recreate,
                     listener=console,
+                    found=shown.found,
                     compared=shown.compared,
                 )
                 audits.append(audit)

@@ -78,9 +78,10 @@ def set_aside(path: Path, status: os.stat_result, why: object) -> None:
             return  # written anew since
         path.rename(aside)
     except OSError:  # a reader without the right to write still has to go on; it counts as none either way
-        log.warning("damaged ledger document, counted as none: %s (%s)", path, why)
+        log.warning("damaged ledger document, counted as none: %(path)s (%(why)s)", {"path": path, "why": why})
     else:
-        log.warning("damaged ledger document set aside, to be rebuilt from the server: %s (%s)", aside, why)
+        message = "damaged ledger document set aside, to be rebuilt from the server: %(path)s (%(why)s)"
+        log.warning(message, {"path": aside, "why": why})
 
 
 def damaged_name(path: Path) -> Path:

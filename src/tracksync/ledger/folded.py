@@ -118,7 +118,8 @@ def _parse(path: Path, data: bytes, status: os.stat_result) -> tuple[Lines, bool
         files.set_aside(path, status, f"no first line: {error}")
         return {}, True
     if len(lines) != expected:
-        files.log.warning("damaged ledger document: %d of %d runs can be read in %s", len(lines), expected, path)
+        message = "damaged ledger document: %(whole)d of %(all)d runs can be read in %(path)s"
+        files.log.warning(message, {"whole": len(lines), "all": expected, "path": path})
     return lines, len(lines) == expected
 
 

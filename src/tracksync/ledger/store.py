@@ -172,7 +172,8 @@ class Ledger:
         except ValueError as error:
             if name not in self._warned:  # it stays in its file until the next folding: once is enough
                 self._warned.add(name)
-                files.log.warning("damaged ledger line of run %s, to be rebuilt from the server (%s)", name, error)
+                message = "damaged ledger line of run %(run)s, to be rebuilt from the server (%(why)s)"
+                files.log.warning(message, {"run": name, "why": error})
             return None
 
 

@@ -20,12 +20,12 @@ from tracksync.stage.copier import WORKERS, Copier
 from tracksync.stage.experiment import prepare
 from tracksync.stage.places import DATABASE, check, strangers
 from tracksync.stage.plan import Unit, experiments, fill, units_of
-from tracksync.stage.result import Left, Staged
+from tracksync.stage.result import Left, Listener, Staged, Unheard
 
-__all__ = ["Left", "Staged", "stage"]
+__all__ = ["Left", "Listener", "Staged", "stage"]
 
 
-def stage(source: Path, dest: Path, stop: Event) -> Staged:
+def stage(source: Path, dest: Path, stop: Event, listener: Listener | None = None) -> Staged:
     """Bring all runs at ``source`` that are not deleted with their experiment to ``dest``.
 
     Nothing is removed on either side, and nothing at ``dest`` replaced that is newer than at ``source``.
@@ -34,6 +34,7 @@ def stage(source: Path, dest: Path, stop: Event) -> Staged:
         source: a file store's directory.
         dest: the directory of another one, made when missing.
         stop: asks for the end: no further file is begun.
+        listener: is told how far it has come.
 
     Raises:
         ConfigError: ``source`` is no file store, or ``dest`` cannot be written.
@@ -47,7 +48,10 @@ def stage(source: Path, dest: Path, stop: Event) -> Staged:
         staged.left.append(Left(DATABASE, "a database: stage copies file stores only"))
     staged.left += [Left(name, "of no file store: copy it by other means") for name in strangers(source)]
     units = list(_planned(pair, staged))
-    copier = Copier(pair)
+    listener = listener or Unheard()
+    items = [item for unit in units for item in unit.items]
+    listener.planned(len(items), sum(item.size for item in items))
+    copier = Copier(pair, listener)
     copier.run(units)
     staged.runs = sum(unit.is_run for unit in units)
     staged.copied, staged.bytes = staged.copied + copier.copied, staged.bytes + copier.bytes

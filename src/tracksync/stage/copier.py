@@ -24,6 +24,7 @@ from tracksync.stage.carry import (
     carry_whole,
 )
 from tracksync.stage.plan import DATASETS, Item, Phase, Unit
+from tracksync.stage.result import Listener
 
 #: Threads. File systems of clusters answer many questions at once, each of them slowly; sites limit threads per user.
 WORKERS = 8
@@ -32,8 +33,8 @@ WORKERS = 8
 class Copier:
     """Copies the items of units that are filled."""
 
-    def __init__(self, pair: Pair) -> None:
-        self._pair = pair
+    def __init__(self, pair: Pair, listener: Listener) -> None:
+        self._pair, self._listener = pair, listener
         self._lock = threading.Condition()
         self._ready: deque[Item] = deque()
         self._waiting: deque[Item] = deque()
@@ -125,6 +126,7 @@ class Copier:
             item.unit.touched.update("/".join(parts[:number]) for number in range(1, len(parts) + 1))
 
     def _done(self, item: Item) -> None:
+        self._listener.carried(item.size)
         unit = item.unit
         with unit.lock:
             unit.small -= item.phase == Phase.SMALL

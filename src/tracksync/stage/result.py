@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -13,6 +14,26 @@ class Left:
     #: Below SRC.
     path: str
     reason: str
+
+
+class Listener(Protocol):
+    """Is told how far a stage has come, from any thread."""
+
+    def planned(self, files: int, size: int) -> None:
+        """So many files, of so many bytes, are to be copied or continued."""
+
+    def carried(self, size: int) -> None:
+        """One of them has had its turn; ``size`` is what was planned for it."""
+
+
+class Unheard:
+    """Nobody wants to know."""
+
+    def planned(self, files: int, size: int) -> None:
+        """Ignore it."""
+
+    def carried(self, size: int) -> None:
+        """Ignore it."""
 
 
 @dataclass(slots=True)

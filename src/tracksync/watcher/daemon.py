@@ -60,9 +60,8 @@ class Watcher:
         #: since when notices wait for the runs to be listed
         self._unlisted: float | None = None
         self._compared = False
-        parts = engine.parts
         self._presence = Presence(engine.settings.state_dir, engine.ledger.destination, roots)
-        parts.pulse, parts.progress = self._presence.hearing(parts.pulse), self._presence.counting(parts.progress)
+        self._presence.join(engine.parts)
         #: passes in a row that a server ended which answers the probe
         self._setbacks = 0
 
@@ -115,7 +114,8 @@ class Watcher:
             try:
                 self._stores = find_stores(filter(exists, self._roots), self._engine.sources)
             except NotSettledError as error:
-                troubles.met(FINDING_STORES, Told("{why}", why=error.line))  # the stores that are known stay so
+                # the stores that are known stay so
+                troubles.met(FINDING_STORES, Told("cannot look for stores: {why}", why=error.line))
             else:
                 troubles.over(FINDING_STORES)
             for store in set(self._stores) - before:
@@ -132,7 +132,7 @@ class Watcher:
         for ref in new:
             self._schedule.add(ref, now, self._settled_stamp(ref))
         for failure in unlisted:
-            troubles.met(LISTING_RUNS, Told("{why}", why=failure.line), str(failure))
+            troubles.met(LISTING_RUNS, Told("cannot list runs: {why}", why=failure.line), str(failure))
         troubles.over_but(LISTING_RUNS, {str(failure) for failure in unlisted})
         self._follow()
 
@@ -219,7 +219,7 @@ class Watcher:
         self._hints.follow(())  # nobody would take the events; the scan sees what happens meanwhile
         self._wait_for_server(patient=True)
         if self._setbacks:
-            self._listener.note(f"{error.line}; trying again")
+            self._listener.note(Told("{why}; trying again", why=error.line))
             words = partial(self._engine.parts.pulse, Phase.WAITING, error.line)
             pause(stop, min(LATER_MOST, 2.0**self._setbacks), words)
         self._setbacks += 1

@@ -161,7 +161,7 @@ class Notices:
         except ConfigError as error:
             self._left.add(notice)
             del self._waiting[notice]
-            log.warning("notice %s: %s", notice.path, error.line)
+            log.warning("notice %(path)s: %(why)s", {"path": notice.path, "why": error.line})
             return set()
         return ids if not unlisted and ids <= self._runs.keys() else set()
 

@@ -115,7 +115,8 @@ class Hints(FileSystemEventHandler):
         except OSError as error:
             if error.errno in _LIMITS:
                 raise
-            log.info("no events from %s: %s", path, error)  # it has vanished, or may not be read: the scan says so
+            # it has vanished, or may not be read: the scan says so
+            log.info("no events from %(place)s: %(why)s", {"place": path, "why": error})
 
     def _lose(self) -> None:
         with self._news:

@@ -13,6 +13,7 @@ from tracksync import __version__, vitals
 from tracksync.pulse import Phase, Pulse
 from tracksync.troubles import Told, troubles
 from tracksync.vitals import Observed, Vitals, now_ms
+from tracksync.work import Parts
 
 #: Seconds between two writings when nothing happens, and at least when something does.
 EVERY, SOONEST = 30.0, 5.0
@@ -48,6 +49,10 @@ class Presence:
         self._sent = [0, 0, 0]
         vitals.sweep(state_dir, self._vitals, now_ms())
         self._write()
+
+    def join(self, parts: Parts) -> None:
+        """Hear and count what a loop's engine tells, which goes on to those who were told before."""
+        parts.pulse, parts.progress = self.hearing(parts.pulse), self.counting(parts.progress)
 
     def hearing(self, pulse: Pulse) -> Pulse:
         """A pulse that is heard here, and passed on."""

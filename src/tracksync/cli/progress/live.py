@@ -20,11 +20,6 @@ from tracksync.status.summary import StatusReport
 EVERY, SHARE = 2.0, 0.1
 
 
-def drawable() -> bool:
-    """Whether stdout is a terminal on which one can draw."""
-    return sys.stdout.isatty() and not Console().is_dumb_terminal
-
-
 def once(read: Callable[[], StatusReport]) -> None:
     """Print the picture as it is now, as plain text where stdout is no terminal."""
     console = Console(highlight=False)
