@@ -45,7 +45,7 @@ def test_a_package_that_is_too_old_and_one_that_is_not_there(tmp_path, monkeypat
     (ours / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: tracksync\nVersion: 9\nRequires-Dist: no-such-thing>=2\n"
     )
-    assert told(packages.packages()) == ["no no-such-thing; run: pip install 'no-such-thing>=2'"]
+    assert told(packages.packages()) == ["no-such-thing is not installed; run: pip install 'no-such-thing>=2'"]
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(3600, "warning"), (-3600, "warning"), (5, "ok")])
@@ -74,7 +74,7 @@ def test_certificates_of_nobody(tmp_path, monkeypatch):
             wrong.write_text(content)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(wrong))
         (line,) = told(clock.certificates(server), "failed")
-        assert f"REQUESTS_CA_BUNDLE={wrong}: " in line
+        assert f"REQUESTS_CA_BUNDLE names no certificates: {wrong}: " in line
         assert why in line
     good, _ = make_certificate(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(good))
@@ -99,7 +99,7 @@ def test_slurm_that_is_not_there_lacks_a_command_or_does_not_answer(tmp_path, mo
     assert "squeue cannot be asked: squeue took longer than 0.5 s" in told(slurm.slurm(), "warning")[0]
     (fake.directory / "sacct").unlink()
     monkeypatch.setenv("PATH", f"{fake.directory}:{here}")
-    assert told(slurm.slurm(), "warning")[0].startswith("no sacct here")
+    assert told(slurm.slurm(), "warning")[0].startswith("Slurm's sacct cannot be found")
 
 
 def test_a_watch_that_goes_on_hangs_died_or_waits(tmp_path, state_dir):

@@ -66,7 +66,7 @@ def certificates(server: str) -> Iterator[Finding]:
     wrong = _unusable(path)
     if wrong:
         hint = f"name a file of certificates in PEM in {name}, or unset it"
-        yield Finding(Level.FAILED, "certificates", f"{name}={path}: {wrong}", hint)
+        yield Finding(Level.FAILED, "certificates", f"{name} names no certificates: {path}: {wrong}", hint)
     else:
         yield Finding(Level.OK, "certificates", f"of the authorities in {path} ({name})")
 

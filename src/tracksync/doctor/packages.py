@@ -23,7 +23,9 @@ def packages() -> Iterator[Finding]:
             continue
         name, found = _found(wanted.name)
         if found is None:
-            yield Finding(Level.FAILED, ABOUT, f"no {wanted.name}", f"run: pip install '{name}{wanted.specifier}'")
+            yield Finding(
+                Level.FAILED, ABOUT, f"{wanted.name} is not installed", f"run: pip install '{name}{wanted.specifier}'"
+            )
         elif not wanted.specifier.contains(found, prereleases=True):
             hint = f"run: pip install '{name}{wanted.specifier}'"
             yield Finding(Level.FAILED, ABOUT, f"{name} {found} does not fit: {wanted.specifier} is needed", hint)

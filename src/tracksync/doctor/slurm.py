@@ -23,7 +23,7 @@ def slurm() -> Iterator[Finding]:
     lacking = [name for name in COMMANDS if name not in there]
     if lacking:
         hint = "add Slurm's directory to the PATH: runs of killed jobs stay open longer"
-        yield Finding(Level.WARNING, ABOUT, f"no {' and no '.join(lacking)} here", hint)
+        yield Finding(Level.WARNING, ABOUT, f"Slurm's {' and '.join(lacking)} cannot be found", hint)
     fine, silent = list[str](), dict[str, str]()
     for name in there:
         try:
@@ -34,5 +34,5 @@ def slurm() -> Iterator[Finding]:
         yield Finding(Level.OK, ABOUT, f"{', '.join(fine)} can be asked")
     if silent:
         hint = "runs whose job was killed stay open until they answer"
-        text = f"{', '.join(silent)} cannot be asked: {next(iter(silent.values()))}"
+        text = f"Slurm's {', '.join(silent)} cannot be asked: {next(iter(silent.values()))}"
         yield Finding(Level.WARNING, ABOUT, text, hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tracksync.config import settle_at
@@ -28,14 +28,15 @@ class _Alike:
     stores: list[Store] = field(default_factory=list)
     runs: int = 0
 
-    def finding(self, level: Level, told: str, hint: str) -> Finding:
+    def told(self, finding: Finding) -> Finding:
+        """What is to be said of each of them, once, with their names."""
         runs = "1 run" if self.runs == 1 else f"{self.runs:,} runs"
         kind = self.stores[0].kind
         names = ", ".join(str(store.root) for store in self.stores[:NAMED])
         if len(self.stores) == 1:
-            return Finding(level, ABOUT, f"{names} ({kind}), {runs}, {told}", hint)
+            return replace(finding, text=f"{names} ({kind}), {runs}, {finding.text}")
         more = f" and {len(self.stores) - NAMED:,} more" if len(self.stores) > NAMED else ""
-        return Finding(level, ABOUT, f"{len(self.stores):,} stores ({kind}), {runs}, {told}: {names}{more}", hint)
+        return replace(finding, text=f"{len(self.stores):,} stores ({kind}), {runs}, {finding.text}: {names}{more}")
 
 
 def stores(paths: Iterable[Path], sources: Mapping[str, Source], interval: float) -> Iterator[Finding]:
@@ -52,42 +53,43 @@ def stores(paths: Iterable[Path], sources: Mapping[str, Source], interval: float
             yield Finding(Level.WARNING, ABOUT, f"no store of runs at or below {path}", hint)
         for store, parts in here.items():
             found.setdefault(store, set()).update(parts)
-    alike: dict[tuple[str, Level, str, str], _Alike] = {}
+    alike: dict[tuple[str, Finding], _Alike] = {}
     hints = Hints(lambda _line: None)  # a real attempt to get events: there are limits that nothing shows
     try:
         hints.follow([_directory(store) for store in found])
         for store, parts in found.items():
-            key = (store.kind, *_told(store, hints, interval))
+            key = store.kind, _followed(store, hints, interval)
             alike.setdefault(key, _Alike()).stores.append(store)
             alike[key].runs += yield from _runs(store, parts, sources)
     finally:
         hints.close()
-    for (_, level, told, hint), group in alike.items():
-        yield group.finding(level, told, hint)
+    for (_, finding), group in alike.items():
+        yield group.told(finding)
 
 
 def _directory(store: Store) -> Path:
     return store.root.parent if store.root.is_file() else store.root
 
 
-def _told(store: Store, hints: Hints, interval: float) -> tuple[Level, str, str]:
-    """How it is followed, and what to do about that."""
+def _followed(store: Store, hints: Hints, interval: float) -> Finding:
+    """How it is followed, and what to do about that; without its name."""
     kind, root = filesystem_type(store.root), store.root
     settled = f"a file counts as settled after {settle_at(root, None):g} s"
     if not os.access(root, os.R_OK, effective_ids=True):
-        return Level.FAILED, f"on {kind}, may not be read", "ask its owner for read permission"
+        return Finding(Level.FAILED, ABOUT, f"on {kind}, may not be read", "ask its owner for read permission")
     looks = f"live runs are looked at every {interval:g} s; {settled}"
     if is_local(root):
         blind = hints.blind(_directory(store))
         if not blind:
-            return Level.OK, f"on {kind}, which only this host writes: events (inotify), and looks; {settled}", ""
+            text = f"on {kind}, which only this host writes: events (inotify), and looks; {settled}"
+            return Finding(Level.OK, ABOUT, text)
         hint = "an administrator can raise fs.inotify.max_user_watches and max_user_instances"
-        return Level.WARNING, f"on {kind}, no events ({blind}): {looks}", hint
+        return Finding(Level.WARNING, ABOUT, f"on {kind}, no events ({blind}): {looks}", hint)
     text = f"on {kind}, where other hosts may write unseen: no events, {looks}"
     if root.is_file():
         hint = "SQLite's locks may not reach other hosts: push it when its job has ended, or have the job copy it"
-        return Level.WARNING, text, hint
-    return Level.OK, text, ""
+        return Finding(Level.WARNING, ABOUT, text, hint)
+    return Finding(Level.OK, ABOUT, text)
 
 
 def _runs(store: Store, parts: set[Path], sources: Mapping[str, Source]) -> Generator[Finding, None, int]:
@@ -103,7 +105,9 @@ def _runs(store: Store, parts: set[Path], sources: Mapping[str, Source]) -> Gene
     except TracksyncError as error:
         yield Finding(Level.FAILED, ABOUT, f"{store.root}: {error}", error.hint)
     for failure in unlisted:
-        yield Finding(Level.WARNING, ABOUT, f"{store.root}: {failure}", failure.hint or "look again later")
+        yield Finding(
+            Level.WARNING, ABOUT, f"{store.root} is not listed whole: {failure}", failure.hint or "look again later"
+        )
     if closed:
         names = ", ".join(map(str, closed[:NAMED]))
         more = f" and {len(closed) - NAMED:,} more" if len(closed) > NAMED else ""
