@@ -28,7 +28,7 @@ class StoreSummary:
     bytes_delivered: int
     bytes_pending: int
     held_items: int
-    #: of the run that waits longest for something of it to be delivered; None: for an unknown time
+    #: of the run that waits longest for something of it to be delivered, as far as known; None: for an unknown time
     lag_seconds: float | None
     last_success: str | None
     #: how a watch that goes on follows it: ``events``, ``looks``, or None where none does; and why without events
@@ -46,7 +46,8 @@ def stores_of(runs: Sequence[RunSummary], destination: str, watching: Iterable[W
     found = []
     for store, own in sorted(by_store.items()):
         states = Counter(run.state for run in own)
-        lags = [run.lag_seconds for run in own]
+        lags = [run.lag_seconds for run in own if run.lag_seconds != 0]
+        known = [lag for lag in lags if lag is not None]
         seen = observed.get(store)
         found.append(
             StoreSummary(
@@ -59,7 +60,7 @@ def stores_of(runs: Sequence[RunSummary], destination: str, watching: Iterable[W
                 bytes_delivered=sum(run.bytes_delivered for run in own),
                 bytes_pending=sum(run.bytes_pending for run in own),
                 held_items=sum(len(run.held) for run in own),
-                lag_seconds=None if None in lags else max((lag for lag in lags if lag is not None), default=0.0),
+                lag_seconds=max(known) if known else None if lags else 0.0,
                 last_success=max((run.last_success for run in own if run.last_success), default=None),
                 observer=None if seen is None else seen.observer,
                 observer_why="" if seen is None else seen.why,
