@@ -17,10 +17,12 @@ from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_othe
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
-from tracksync.locate import changed_since, exists, listed, require_stores, to_path, unique
+from tracksync.locate import changed_since, exists, gone, listed, require_stores, there, to_path, unique
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
+from tracksync.prune.pruner import Pruning, Verdict, Wish
+from tracksync.prune.pruner import prune as remove
 from tracksync.pulse import Pulse, unheard
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.sources import load_sources
@@ -93,7 +95,7 @@ def push(
         paths = [paths]
     runs = _with_stores(runs)
     with _engine(settings, threading.Event(), listener) as engine:
-        refs, result = _once(engine, [to_path(path) for path in paths], runs, listener, dry_run=dry_run)
+        refs, result = _once(engine, there(paths, engine.ledger), runs, listener, dry_run=dry_run)
         wait_for_others(engine, refs, result, listener)
         if report and not dry_run:
             result.completeness = census(compare(engine, refs, listener))
@@ -180,13 +182,45 @@ def verify(
     settings = replace(settings, retry=True)  # what was refused once is tried again: it differs
     listener = listener or Silent()
     with _engine(settings, threading.Event(), listener) as engine:
-        refs, empty, unlisted = _refs(engine, [to_path(path) for path in paths])
+        refs, empty, unlisted = _refs(engine, there(paths, engine.ledger))
         found(len(refs))
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
         result = compare(
             engine, refs, listener, checksums=checksums, repair=repair, recreate=recreate, compared=compared
         )
         result.notes += empty
+        result.unlisted += unlisted
+        return result
+
+
+def prune(
+    paths: Iterable[Path | str],
+    *,
+    settings: Settings,
+    wish: Wish = Wish(),  # noqa: B008 - a value
+    listener: Listener | None = None,
+    told: Callable[[Verdict], None] = lambda _: None,
+) -> Pruning:
+    """Find out which local runs the server holds whole; with ``wish.yes`` remove these, and nothing else.
+
+    Args:
+        paths: run directories, experiment directories or whole stores.
+        settings: where the server is, and which runs are meant.
+        wish: what is to be removed; by default nothing is.
+        listener: is told when the server has to be waited for.
+        told: is told of each run.
+
+    Raises:
+        ConfigError: no such path, no store there, wrong credentials.
+        UnreachableError: the server does not answer.
+        NotSettledError: the relatives of a run cannot be found out now.
+    """
+    listener = listener or Silent()
+    with _engine(settings, threading.Event(), listener) as engine:
+        refs, notes, unlisted = _refs(engine, there(paths, engine.ledger))
+        wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
+        result = remove(engine, refs, wish, listener, told)
+        result.notes += notes
         result.unlisted += unlisted
         return result
 
@@ -242,14 +276,17 @@ def _refs(
 ) -> tuple[list[RunRef], list[str], list[str]]:
     """The runs at or below ``roots``, and ``runs``.
 
-    Besides a line for each store that holds none, and for each place that was not listed.
+    Besides a line for each place that holds none, for those that are gone, and for each place that was not listed.
     """
-    stores = require_stores(roots, engine.sources)
+    roots = list(roots)
+    places = [root for root in roots if exists(root)]
+    stores = require_stores(places, engine.sources)
     unlisted: list[NotSettledError] = []
     found = listed(stores, engine.sources, unlisted, engine.settings.settle_for, lambda: engine.parts.stop.wait(LOOK))
     refs, engine.intake.others = unique(chain(found, runs), engine.ledger)
     full = {ref.store for ref in refs}
     empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
+    empty += [] if unlisted else gone(engine.ledger, roots, {ref.source_id for ref in refs})
     since = engine.settings.since
     meant = [ref for ref in refs if since is None or changed_since(ref, since, engine.sources)]
     return meant, empty, [error.line for error in unlisted]

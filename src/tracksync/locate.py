@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +36,41 @@ def exists(path: Path) -> bool:
     """Whether a run may lie at ``path``: something is there, or it is ``<database>/<run id>``."""
     # not Path's own, which raise where nobody can tell
     return os.path.exists(path) or os.path.isfile(path.parent)  # noqa: PTH110, PTH113 -- see above
+
+
+def there(paths: Iterable[Path | str], ledger: Ledger) -> list[Path]:
+    """Like :func:`to_path`, for each; also the path of a run that was delivered from there and is gone by now."""
+    found = []
+    for path in paths:
+        try:
+            found.append(to_path(path))
+        except ConfigError:
+            known = Path(path_of_uri(str(path)) or path).expanduser().absolute()
+            if not any(entry.run_id and entry.path == str(known) for entry in ledger.entries()):
+                raise
+            found.append(known)
+    return found
+
+
+def gone(ledger: Ledger, roots: Sequence[Path], known: Collection[str]) -> list[str]:
+    """A line for the runs that were delivered from below ``roots`` and lie there no more, if there are any.
+
+    That is nothing to be done about: what is on the server stays there, and nothing is sent again.
+    """
+    if not roots:
+        return []
+    names = [
+        entry.path
+        for entry in ledger.entries()
+        if entry.run_id
+        and entry.source_id not in known
+        and any(Path(entry.path).is_relative_to(root) for root in roots)
+        and not exists(Path(entry.path))
+    ]
+    if not names:
+        return []
+    what = f"{names[0]} is" if len(names) == 1 else f"{len(names):,} runs, {min(names)} one of them, are"
+    return [f"source gone: {what} not there any more since the delivery; the server keeps what it has"]
 
 
 def find_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict[Store, set[Path]]:

@@ -14,7 +14,7 @@ from tracksync.cli.failure import explain
 from tracksync.cli.logformat import Clean
 
 #: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
-COMMANDS = ("push", "watch", "status", "verify", "stage", "notify", "doctor", "sources", "demo")
+COMMANDS = ("push", "watch", "status", "verify", "prune", "stage", "notify", "doctor", "sources", "demo")
 
 
 EPILOG = """\b

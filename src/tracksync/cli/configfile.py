@@ -47,6 +47,8 @@ KEYS: dict[str, Kind] = {
     "repair": Flag(),
     "recreate": Flag(),
     "checksums": Flag(),
+    "older-than": Duration(unit=True),
+    "artifacts-only": Flag(),
     "quiet": Flag(),
     "log-format": click.Choice(("text", "json")),
     "live": Flag(),

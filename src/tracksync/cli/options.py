@@ -135,6 +135,8 @@ server_wait = _option(
 repair = _option("--repair", text="Send what differs, and nothing else.")
 recreate = _option("--recreate", text="With --repair: make runs anew that are gone from the server.")
 checksums = _option("--checksums", text="Compare artifacts by content, not only by size: fetches every byte.")
+older_than = _option("--older-than", text="Only runs that did not change for this long, e.g. 30d.")
+artifacts_only = _option("--artifacts-only", text="Only the files of the runs; params, metrics and tags stay.")
 spool = _option("--spool", text="Directory of the notices. [default: spool in the state directory]")
 quiet = _option("-q", "--quiet", text="Print only errors and held runs.")
 live = _option("--live", text="A table that is drawn again every two seconds, until Ctrl-C.")

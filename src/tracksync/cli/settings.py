@@ -93,7 +93,7 @@ def _choose(ctx: click.Context, files: FileSettings, table: StoreTable | None) -
     if table is None:
         table = StoreTable(Path("/"))
     to = params["to"] if _given(ctx, "to") else table.to or params["to"]
-    experiment = params["experiment"] if _given(ctx, "experiment") else table.experiment or params["experiment"]
+    experiment = params["experiment"] if _given(ctx, "experiment") else table.experiment or params.get("experiment")
     names = files.experiments if table.experiments is None else table.experiments
     return _Choice(destination(to), experiment, names, *_token(ctx, files, table))
 
