@@ -25,6 +25,8 @@ from tracksync.prune.pruner import Pruning, Verdict, Wish
 from tracksync.prune.pruner import prune as remove
 from tracksync.pulse import Pulse, unheard
 from tracksync.report import Listener, Plan, Report, RunReport
+from tracksync.shape import Shape
+from tracksync.shaped import Shaped
 from tracksync.sources import load_sources
 from tracksync.sources.pathmap import PathMap
 from tracksync.survey import survey
@@ -216,6 +218,8 @@ def prune(
         NotSettledError: the relatives of a run cannot be found out now.
     """
     listener = listener or Silent()
+    # What was left out or shaped on the way to the server is not there: the runs are looked at as they are.
+    settings = replace(settings, shape=Shape(runs=settings.shape.runs))
     with _engine(settings, threading.Event(), listener) as engine:
         refs, notes, unlisted = _refs(engine, there(paths, engine.ledger))
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
@@ -232,11 +236,14 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, fo
             raise UnreachableError("stopped while waiting for the server")
 
     attempts = ATTEMPTS if settings.server_wait is None else min(ATTEMPTS, settings.server_wait)
-    destination = MlflowServer(settings.to, settings.token, attempts_seconds=attempts, sleep=pause)
+    destination = MlflowServer(
+        settings.to, settings.token, attempts_seconds=attempts, sleep=pause, bandwidth=settings.bandwidth
+    )
+    sources = load_sources(PathMap(settings.path_map), settings.settle)
     with Engine(
         settings,
         destination,
-        load_sources(PathMap(settings.path_map), settings.settle),
+        {kind: Shaped(source, settings.shape) for kind, source in sources.items()},
         stop,
         listener.progress,
         follow=follow,
@@ -283,7 +290,11 @@ def _refs(
     stores = require_stores(places, engine.sources)
     unlisted: list[NotSettledError] = []
     found = listed(stores, engine.sources, unlisted, engine.settings.settle_for, lambda: engine.parts.stop.wait(LOOK))
-    refs, engine.intake.others = unique(chain(found, runs), engine.ledger)
+    shape = engine.settings.shape
+    named = (run for run in runs if shape.picks(run.source_id, run.path.name))
+    refs, engine.intake.others = unique(chain(found, named), engine.ledger)
+    if shape.runs and not refs and not unlisted:
+        raise ConfigError(f"no run {', '.join(sorted(shape.runs))} there", "name it by its id, as `status --json` does")
     full = {ref.store for ref in refs}
     empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
     empty += [] if unlisted else gone(engine.ledger, roots, {ref.source_id for ref in refs})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
@@ -12,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from tracksync import fsutil
+from tracksync import fsutil, linkfile
+from tracksync.bandwidth import Bandwidth
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError, NotSettledError, RefusedError, TracksyncError, UnreachableError
 from tracksync.model import FileItem
@@ -48,8 +50,14 @@ class Outcome:
 class ArtifactLane:
     """Uploads artifacts in a few threads. Safe to share between threads."""
 
-    def __init__(self, destination: Destination, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        bandwidth: Bandwidth | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._destination = destination
+        self._bandwidth = bandwidth
         self._clock = clock
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="artifacts")
         self._lock = threading.Lock()
@@ -160,26 +168,37 @@ class ArtifactLane:
         with fsutil.open_regular(item.root, item.relative) as file:
             if not _same(os.fstat(file.fileno()), item):
                 return False
-            stream = cast(BinaryIO, _Stream(file, self._stopping))
+            source: BinaryIO = file
+            if item.link is not None:
+                digest = linkfile.digest(file, item.size_here, lambda: not self._stopping.is_set())
+                source = io.BytesIO(linkfile.document(item.link, digest))
+            stream = cast(BinaryIO, _Stream(source, self._stopping, self._bandwidth, item.size))
             self._destination.put_artifact(remote, self._destination.legal_path(item.name), stream, item.size)
             # by name as well: a file replaced by rename leaves the descriptor that was read unchanged
             return _same(os.fstat(file.fileno()), item) and _same(fsutil.lstat_below(item.root, item.relative), item)
 
 
 def _same(now: os.stat_result, item: FileItem) -> bool:
-    return (now.st_size, now.st_mtime_ns) == (item.size, item.mtime_ns)
+    return (now.st_size, now.st_mtime_ns) == (item.size_here, item.mtime_ns)
 
 
 class _Stream:
     """A file whose reading is broken off when the lane is stopped: an upload of hours must not hold up the end."""
 
-    def __init__(self, file: BinaryIO, stopping: threading.Event) -> None:
+    def __init__(self, file: BinaryIO, stopping: threading.Event, bandwidth: Bandwidth | None, size: int) -> None:
         self._file, self._stopping = file, stopping
+        self._bandwidth, self._size = bandwidth, size
 
     def read(self, size: int = -1) -> bytes:
         if self._stopping.is_set():
             raise InterruptedError("stopped")
-        return self._file.read(size)
+        data = self._file.read(size)
+        self._pay(len(data))
+        return data
+
+    def _pay(self, size: int) -> None:
+        if self._bandwidth is not None:
+            self._bandwidth.take(size, self._stopping.wait)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -188,4 +207,6 @@ class _Stream:
         return self._file.seek(offset, whence)
 
     def fileno(self) -> int:
-        return self._file.fileno()
+        number = self._file.fileno()
+        self._pay(self._size)  # whoever asks for the descriptor reads past us
+        return number

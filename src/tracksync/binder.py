@@ -29,7 +29,10 @@ class Binder:
     def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
         """The run as one that needs its counterpart on the server."""
         name = experiment_name(self._parts.settings, work.ref, delta.header)
-        return binding.Candidate(work.entry, delta.header, work.ref.store, name, moved=work.moved)
+        tells_place = self._parts.settings.shape.source_path
+        return binding.Candidate(
+            work.entry, delta.header, work.ref.store, name, moved=work.moved, tells_place=tells_place
+        )
 
     def find(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
         """Find or make the counterparts of the runs that have none yet, or whose create was not looked at twice."""

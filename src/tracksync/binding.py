@@ -19,6 +19,7 @@ from tracksync.errors import HeldError, RefusedError, RemovedError, TracksyncErr
 from tracksync.ledger import Entry, Ledger
 from tracksync.model import RunHeader, Store
 from tracksync.pointset import PointSet
+from tracksync.shape import REDACTED
 
 log = logging.getLogger("tracksync")
 
@@ -36,6 +37,8 @@ class Candidate:
     experiment: str
     #: whether it lies elsewhere than the run that the ledger knows: then our own claim proves nothing
     moved: bool = False
+    #: whether the server is told where it lies
+    tells_place: bool = True
     #: the counterpart, once it is found or made
     remote: RemoteRun | None = None
     adopted: bool = False
@@ -65,7 +68,7 @@ def check(header: RunHeader, remote: RemoteRun, limits: Limits) -> None:
         ("user", (header.user or user)[: limits.user], (user or header.user)[: limits.user]),
         ("owner", header.owner, owner if owner is not None else header.owner),
     ):
-        if here != there:
+        if here != there and not (what == "user" and REDACTED in (here, there)):
             raise HeldError(
                 f"copy of another run: {remote.run_id} on the server has this id with {what} {there}, here {here}",
                 "give the copy a run id of its own, or push it to another server",
@@ -171,7 +174,7 @@ def _tags(candidate: Candidate) -> dict[str, str]:
     return user | {
         tags.SOURCE_RUN_ID: candidate.entry.source_id,
         tags.SOURCE_KIND: candidate.store.kind,
-        tags.SOURCE_STORE: candidate.store.address,
+        **({tags.SOURCE_STORE: candidate.store.address} if candidate.tells_place else {}),
         tags.SOURCE_OWNER: candidate.header.owner,
         tags.CLAIM: candidate.entry.claim,
     }

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from tracksync.bandwidth import Bandwidth
 from tracksync.errors import ConfigError
 from tracksync.mounts import is_local
+from tracksync.shape import Shape
 
 #: Seconds a file must stay unchanged before it counts as settled, on a local and on a network file system
 #: (NFS shows a change up to acdirmax = 60 s late, nfs(5)).
@@ -65,6 +67,10 @@ class Settings:
     no_slurm: bool = False
     #: Seconds without a change after which a run that goes on is called stale; it stays open all the same.
     stale_after: float = STALE_AFTER
+    #: What of the runs is sent, and in what shape.
+    shape: Shape = field(default_factory=Shape)
+    #: Limits what is sent, together with all others that hold it; None: as fast as it goes.
+    bandwidth: Bandwidth | None = None
     #: Ignore runs whose last change is older than this many seconds.
     since: float | None = None
     #: Seconds between looks at live runs, and at settled ones (``watch``).

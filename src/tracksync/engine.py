@@ -86,7 +86,8 @@ class Engine:
         self.sources = sources
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
-        self.parts = Parts(settings, destination, self.ledger, ArtifactLane(destination), stop, progress)
+        lane = ArtifactLane(destination, settings.bandwidth)
+        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress)
         self.parts.jobs = Jobs(off=settings.no_slurm)
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN

@@ -16,7 +16,7 @@ from tracksync.lineage import Parents
 from tracksync.model import Delta, RunHeader, RunRef
 from tracksync.replay import anything, collect_files, sendable
 from tracksync.slurm.commands import Job
-from tracksync.work import Outcome, Parts, Work, at_home
+from tracksync.work import Outcome, Parts, Work, at_home, meant
 
 
 class Intake:
@@ -46,7 +46,7 @@ class Intake:
         delta = self._read(work)
         if delta is None:
             return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=True)
-        if delta.header.deleted and not self._parts.settings.deleted:
+        if not meant(delta, self._parts.settings):
             return None
         if work.entry.state in (State.DONE, State.LIVE) and not self._due(work, delta):
             return Outcome(
@@ -80,7 +80,7 @@ class Intake:
             if work.looks.settled("run", work.stamp):
                 raise HeldError(f"{error}, and stays so", error.hint or "mend the file, or remove the run") from error
             return None
-        return self._identify(work, delta)
+        return delta if delta.excluded else self._identify(work, delta)
 
     def _identify(self, work: Work, delta: Delta) -> Delta:
         """Note what the run is called and whose child it is; a parent that cannot be is refused."""

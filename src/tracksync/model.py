@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from tracksync.linkfile import Link
 from tracksync.loggedmodel import LoggedModel, owner_of
+from tracksync.looks import AllSettled as AllSettled
+from tracksync.looks import Looks as Looks
 
 #: What a source notes about one item that has been read, e.g. a byte offset. Opaque outside the source.
 Mark: TypeAlias = Any
@@ -207,7 +209,8 @@ class MetricTail(Protocol):
 class FileItem:
     """An artifact file to send: ``path`` is its name on the server, ``root/relative`` the file here.
 
-    A file of a logged model has a path as :func:`tracksync.loggedmodel.file_path` makes it.
+    A file of a logged model has a path as :func:`tracksync.loggedmodel.file_path` makes it. ``size`` is what is sent;
+    where that is only a ``link`` to the file, the size of the file here is the link's.
     """
 
     path: str
@@ -216,6 +219,12 @@ class FileItem:
     size: int
     mtime_ns: int
     mark: Mark
+    link: Link | None = None
+
+    @property
+    def size_here(self) -> int:
+        """Bytes of the file itself."""
+        return self.size if self.link is None else self.link.size
 
     @property
     def model(self) -> str | None:
@@ -235,7 +244,8 @@ class Delta:
     """What one run holds beyond a cursor, as one look at its source found it.
 
     ``waiting`` counts what is there but not settled yet (look again later); ``refused`` names what can
-    never be delivered (item -> reason), whether new or not.
+    never be delivered (item -> reason), whether new or not. ``excluded``: the user's filters leave the run out;
+    ``left_out`` are the artifacts that they leave out of it.
     """
 
     header: RunHeader
@@ -247,6 +257,8 @@ class Delta:
     models: tuple[LoggedModel, ...] = ()
     waiting: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
+    excluded: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -262,39 +274,3 @@ class Tally(NamedTuple):
     bytes: int
     #: Lines and items passed over for good, by item, with the reason.
     refused: dict[str, str]
-
-
-class Looks:
-    """Remembers earlier looks at the items of one run, to tell when one has settled.
-
-    Settled means unchanged between two looks at least ``settle`` seconds apart: clocks of file servers and
-    hosts disagree, so ``now - mtime`` would prove nothing. Not thread-safe; one per run.
-    """
-
-    def __init__(self, settle: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.settle = settle
-        #: whether somebody who knows says that the run is over, although its source does not
-        self.over = False
-        self._clock = clock
-        self._seen: dict[str, tuple[object, float]] = {}
-
-    def settled(self, item: str, signature: object) -> bool:
-        """Note what ``item`` looks like now; True if it looked the same at least ``settle`` seconds ago."""
-        now = self._clock()
-        earlier = self._seen.get(item)
-        if earlier is None or earlier[0] != signature:
-            self._seen[item] = (signature, now)
-            return False
-        return now - earlier[1] >= self.settle
-
-
-class AllSettled(Looks):
-    """Takes everything for settled: to compare with what the server holds already, never to deliver."""
-
-    def __init__(self) -> None:
-        super().__init__(0.0)
-
-    def settled(self, item: str, signature: object) -> bool:
-        """True."""
-        del item, signature
-        return True

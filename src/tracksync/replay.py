@@ -200,7 +200,7 @@ def send_files(work: Work, todo: Delta, parts: Parts) -> None:
 
 
 def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:
-    return delta.header.ended or item.size <= parts.settings.live_max_size
+    return delta.header.ended or item.size_here <= parts.settings.live_max_size
 
 
 def collect_files(work: Work, parts: Parts) -> None:

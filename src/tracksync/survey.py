@@ -15,7 +15,7 @@ from tracksync.pulse import Phase
 from tracksync.replay import sendable, untold
 from tracksync.report import Plan
 from tracksync.trust import trust
-from tracksync.work import Work
+from tracksync.work import Work, meant
 
 
 def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
@@ -29,8 +29,10 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
     """
     runs = points = files = size = found = 0
     for group in batched(refs, GROUP):
-        found += len(group)
-        for delta in _missing(engine, group):
+        left_out: list[RunRef] = []
+        missing = _missing(engine, group, left_out)
+        found += len(group) - len(left_out)
+        for delta in missing:
             try:
                 counted = [tail.size() for tail in delta.metrics]
             except (NotSettledError, HeldError):
@@ -43,7 +45,7 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
     return Plan(runs, points, files, size, engine.destination.address, found)
 
 
-def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
+def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef]) -> list[Delta]:
     read: list[tuple[Work, Delta]] = []
     for ref in group:
         engine.parts.pulse(Phase.BUSY, "")
@@ -57,7 +59,9 @@ def _missing(engine: Engine, group: Sequence[RunRef]) -> list[Delta]:
                 engine.works.pop(ref.source_id, None)
         except (NotSettledError, HeldError, GoneError):
             continue  # said when it is their turn
-        if (not delta.header.deleted or engine.settings.deleted) and work.entry.state is not State.REMOVED:
+        if delta.excluded:
+            left_out.append(ref)
+        elif meant(delta, engine.settings) and work.entry.state is not State.REMOVED:
             read.append((work, delta))
     unknown = [engine.binder.candidate(work, delta) for work, delta in read if work.entry.run_id is None]
     binding.look_up(engine.destination, unknown)

@@ -204,6 +204,11 @@ class Work:
         parts.progress(points, files, size)
 
 
+def meant(delta: Delta, settings: Settings) -> bool:
+    """Whether a run is to be sent at all: one that is left out is no less held, or delivered, than it was."""
+    return not delta.excluded and (settings.deleted or not delta.header.deleted)
+
+
 def waits(entry: Entry, now: int) -> bool:
     """Whether it is too soon, at ``now``, to try again what is held.
 

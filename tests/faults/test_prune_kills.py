@@ -3,7 +3,6 @@
 import signal
 
 import pytest
-
 from test_prune import deliver, listing, pruned, store, whole_server  # noqa: F401 - a fixture
 
 from oracle import found

@@ -230,7 +230,7 @@ def test_the_commented_example_is_valid_as_it_is_and_with_every_line_in_use(tmp_
     found = load(used)
     assert set(found.options) == set(KEYS) - {
         *("dry-run", "json", "once", "retry", "restore", "report", "quiet", "repair", "recreate", "checksums", "live"),
-        *("write-manifest", "manifest", "shard"),
+        *("artifacts-only", "write-manifest", "manifest", "shard"),
     }
     assert found.experiments
     assert len(found.stores) == 2

@@ -19,6 +19,7 @@ from tracksync.ledger import Entry
 from tracksync.locate import batched
 from tracksync.model import AllSettled, Cursor, Delta, RunRef
 from tracksync.report import Listener
+from tracksync.work import meant
 
 #: Runs compared at a time.
 WORKERS = 4
@@ -51,8 +52,9 @@ class _Auditor:
         try:
             # The source first: what comes to the run meanwhile must not look as if it were missing there.
             delta = self.engine.sources[ref.store.kind].read(ref, Cursor(), AllSettled())
-            if delta.header.deleted and not self.engine.settings.deleted:
-                self.deleted.append(ref)
+            if not meant(delta, self.engine.settings):
+                if not delta.excluded:
+                    self.deleted.append(ref)
                 return None
             finding.name, finding.here = delta.header.name or ref.source_id, count_source(delta)
             self._compare(finding, delta, found)
@@ -74,6 +76,8 @@ class _Auditor:
         finding.here.status = delta.header.status.value
         finding.run_id, finding.url = remote.run_id, self.engine.destination.run_url(remote)
         Comparison(finding, delta, remote, entry, self.engine.destination).run(checksums=self.checksums)
+        if delta.left_out:
+            finding.notes.append(f"{len(delta.left_out):,} artifacts are left out by the filters")
         finding.notes += [f"left out for good: {item}: {reason}" for item, reason in delta.refused.items()]
         if not remote.deleted:
             parent = None if delta.header.parent == finding.ref.source_id else delta.header.parent

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
-from tracksync import tags
-from tracksync.audit.content import content
-from tracksync.audit.findings import Difference, Finding, shown
+from tracksync import linkfile, tags
+from tracksync.audit.content import content, without_link
+from tracksync.audit.findings import Difference, Finding, hushed, shown
 from tracksync.audit.models import ModelComparison
 from tracksync.audit.points import Gap, compare_points
 from tracksync.audit.sides import OWN_FILES, OWN_TAGS, count_server
@@ -19,6 +19,7 @@ from tracksync.destination import Destination, RemoteRun
 from tracksync.ledger import Entry
 from tracksync.model import Delta, FileItem, RunHeader, TextItem
 from tracksync.servercursor import ServerCursor, checksum, fields_on_server
+from tracksync.shape import REDACTED
 
 ABSENT = "not there"
 
@@ -56,10 +57,10 @@ class Comparison:
         models.run(checksums=checksums)
 
     def _differ(self, item: str, source: object, server: object, mend: str = "") -> None:
-        self.finding.differences.append(Difference(item, shown(source), shown(server), mend))
+        self.finding.differences.append(Difference(item, shown(source), hushed(source, server), mend))
 
     def _theirs(self, item: str, source: object, server: object) -> None:
-        self.finding.changed_there.append(Difference(item, shown(source), shown(server)))
+        self.finding.changed_there.append(Difference(item, shown(source), hushed(source, server)))
 
     def _fields(self, header: RunHeader, remote: RemoteRun) -> None:
         _, told = fields_on_server(remote, header)
@@ -70,7 +71,7 @@ class Comparison:
                 self._theirs("name", header.name, remote.name)
             else:
                 self._differ("name", header.name, remote.name, "name")
-        if user and remote.user and remote.user != user:
+        if user and remote.user and remote.user != user and REDACTED not in (user, remote.user):
             self._differ("user", header.user, remote.user)
         if remote.start_time != header.start_time:
             self._differ("start time", header.start_time, remote.start_time)
@@ -187,15 +188,22 @@ class Comparison:
     def _artifacts(self, there: Mapping[str, int], *, checksums: bool) -> None:
         files = {self.destination.legal_path(item.path): item for item in self.delta.files if item.model is None}
         self.finding.files = len(files)
+        # what was sent before the options said otherwise, and stays
+        sent_before = {self.destination.legal_path(path) for path in self.delta.left_out}
+        sent_before |= {path + linkfile.SUFFIX for path in files}
         for path, item in files.items():
             mend = f"artifact:{item.path}"
+            if item.link is not None and there.get(path.removesuffix(linkfile.SUFFIX)) == item.size_here:
+                # its bytes were sent before a link was wanted
+                path, item = path.removesuffix(linkfile.SUFFIX), without_link(item)
+                sent_before.add(path)
             if path not in there:
                 self._differ(f"artifact {path}", f"{item.size:,} bytes", ABSENT, mend)
             elif there[path] != item.size:
                 self._differ(f"artifact {path}", f"{item.size:,} bytes", f"{there[path]:,} bytes", mend)
             elif checksums:
                 self._content(item, path)
-        for path in sorted(there.keys() - files.keys()):
+        for path in sorted(there.keys() - files.keys() - sent_before):
             if not path.startswith(OWN_FILES):
                 self._theirs(f"artifact {path}", ABSENT, f"{there[path]:,} bytes")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tracksync.model import RunRef
+from tracksync.shape import REDACTED
 
 #: Characters of a value that are shown.
 SHOWN = 60
@@ -14,6 +15,11 @@ def shown(value: object) -> str:
     """A value as a person is told of it."""
     text = str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text):,} characters)"
+
+
+def hushed(source: object, server: object) -> str:
+    """A value of the server's, unless the source's is not to be told: it may be the very one."""
+    return "another value" if source == REDACTED else shown(server)
 
 
 @dataclass(frozen=True, slots=True)

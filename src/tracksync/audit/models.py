@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tracksync import modelbinding, reconcile, tags
 from tracksync.audit.content import content
-from tracksync.audit.findings import Difference, Finding, shown
+from tracksync.audit.findings import Difference, Finding, hushed, shown
 from tracksync.destination import Destination, RemoteRun
 from tracksync.ledger import Entry
 from tracksync.loggedmodel import INPUT, METRIC, OUTPUT, PARAM, STATUS, TAG, LoggedModel, item
@@ -56,11 +56,11 @@ class ModelComparison:
 
     def _differ(self, model: LoggedModel, what: str, source: object, server: object, mend: str = "") -> None:
         name = f"model {model.name or model.source_id}{what and f' {what}'}"
-        self.finding.differences.append(Difference(name, shown(source), shown(server), mend))
+        self.finding.differences.append(Difference(name, shown(source), hushed(source, server), mend))
 
     def _theirs(self, model: LoggedModel, what: str, source: object, server: object) -> None:
         name = f"model {model.name or model.source_id}{what and f' {what}'}"
-        self.finding.changed_there.append(Difference(name, shown(source), shown(server)))
+        self.finding.changed_there.append(Difference(name, shown(source), hushed(source, server)))
 
     def _elsewhere(self, model: LoggedModel) -> RemoteModel | None:
         found = self.destination.models.find(tags.SOURCE_MODEL_ID, model.source_id)

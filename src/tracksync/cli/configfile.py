@@ -12,10 +12,38 @@ from typing import Any
 
 import click
 
-from tracksync.cli.values import CommandLine, Duration, Flag, Kind, Mapped, Place, ShardOf, Size, Template, Text
+from tracksync.cli.values import (
+    CommandLine,
+    Duration,
+    Flag,
+    Kind,
+    Mapped,
+    Place,
+    Rate,
+    RuleOf,
+    Several,
+    ShardOf,
+    Size,
+    Tag,
+    Template,
+    Text,
+    Word,
+)
 from tracksync.errors import ConfigError
 
 EXPERIMENT = Template("experiment", "user", "project", "store")
+
+#: What decides which runs are sent, and how they look there; a ``[[store]]`` table may say it for its stores.
+SHAPE_KEYS: dict[str, Kind] = {
+    "include": Several(RuleOf(include=True)),
+    "exclude": Several(RuleOf(include=False)),
+    "run": Several(Word()),
+    "max-size": Size(),
+    "link-over": Size(),
+    "redact": Several(Word()),
+    "tag": Several(Tag()),
+    "no-source-path": Flag(),
+}
 
 #: Every option that a file can set, by the name it has on the command line, and how its value is read.
 KEYS: dict[str, Kind] = {
@@ -26,6 +54,8 @@ KEYS: dict[str, Kind] = {
     "state-dir": Place(),
     "spool": Place(),
     "since": Duration(unit=True),
+    **SHAPE_KEYS,
+    "bwlimit": Rate(),
     "settle": Duration(),
     "live-max-size": Size(),
     "deleted": Flag(),
@@ -57,6 +87,7 @@ KEYS: dict[str, Kind] = {
 #: Keys of a ``[[store]]`` table.
 STORE_KEYS: dict[str, Kind] = {
     "path": Place(), "to": Text(), "experiment": EXPERIMENT, "token-file": Place(), "token-command": CommandLine(),
+    **SHAPE_KEYS,
 }  # fmt: skip
 
 SITE_FILE = "/etc/tracksync/config.toml"
@@ -72,6 +103,8 @@ class StoreTable:
     token_file: Path | None = None
     token_command: tuple[str, ...] | None = None
     experiments: Mapping[str, str] | None = None
+    #: what it says of SHAPE_KEYS, by the names of options
+    shape: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +179,8 @@ def _store(path: Path, where: str, table: dict[str, object]) -> StoreTable:
         raise ConfigError(f"{path}: {where}: has no path", 'add path = "/where/the/store/is"')
     if not read["path"].is_absolute():
         raise ConfigError(f"{path}: {where}.path: {read['path']} is not absolute", "write it from / or ~ on")
-    return StoreTable(**read, experiments=names)
+    shape = {key: read.pop(key) for key in [key for key in read if key.replace("_", "-") in SHAPE_KEYS]}
+    return StoreTable(**read, experiments=names, shape=shape)
 
 
 def _names(path: Path, where: str, value: object) -> dict[str, str]:

@@ -9,10 +9,25 @@ from typing import Any
 import click
 
 from tracksync.cli import configfile, logformat
-from tracksync.cli.values import Flag, Mapped, Place
+from tracksync.cli.values import Flag, Mapped, Place, Several
 
 #: Adds options to a command's function.
 Decorator = Callable[[Any], Any]
+
+#: Where ``click.Context.meta`` keeps in which order the rules were given.
+ORDER = "tracksync.order"
+
+
+class Ordered(click.Command):
+    """A command that knows in which order ``--include`` and ``--exclude`` were given, across both."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and note the order."""
+        words = args[: args.index("--")] if "--" in args else args
+        names = (word.partition("=")[0] for word in words)
+        ctx.meta[ORDER] = [name[2:] for name in names if name in ("--include", "--exclude")]
+        return super().parse_args(ctx, args)
+
 
 #: Where ``click.Context.meta`` keeps what the configuration files say, and the chosen state directory.
 FILES, STATE_DIR = "tracksync.files", "tracksync.state_dir"
@@ -23,6 +38,8 @@ def _option(*names: str, text: str, default: str | None = None) -> Decorator:
     key = next(name for name in names if name.startswith("--"))[2:]
     kind = configfile.KEYS[key]
     shape: dict[str, Any] = {"is_flag": True} if isinstance(kind, Flag) else {"type": kind, "default": default}
+    if isinstance(kind, Several):
+        shape = {"type": kind.each, "multiple": True}
     return click.option(
         *names,
         envvar=f"TRACKSYNC_{key.replace('-', '_').upper()}",
@@ -99,6 +116,19 @@ token_command = _option(
     text="Command that prints a bearer token, or renews --token-file; run when the token expires or is refused.",
 )
 since = _option("--since", text="Leave out runs that did not change for this long, e.g. 7d.")
+include = _option(
+    "--include",
+    text="Send only artifacts that match a glob; or runs: experiment:GLOB, run:GLOB (name), status:GLOB, tag:KEY=GLOB. "
+    "May be repeated; of all --include and --exclude of a kind the first that matches decides.",
+)
+exclude = _option("--exclude", text="Leave these out, e.g. '*.ckpt' or experiment:test-*; as --include.")
+run = _option("--run", text="Only the run with this id; may be repeated.")
+max_size = _option("--max-size", text="Leave out larger artifacts, e.g. 10GB.")
+link_over = _option("--link-over", text="Of larger artifacts send only a small JSON with path, size and checksum.")
+redact = _option("--redact", text="Replace the values of params and tags whose key matches this glob, e.g. '*token*'.")
+tag = _option("--tag", text="Give each run this tag, e.g. site=hpc2; one that it has stays. May be repeated.")
+no_source_path = _option("--no-source-path", text="Do not tell the server on which host and path a run lay.")
+bwlimit = _option("--bwlimit", text="Send at most so much a second, all in all, e.g. 10MB.")
 settle = _option("--settle", text="How long a file must stay unchanged. [default: 5s, on network file systems 60s]")
 path_map = click.option(
     "--path-map",
@@ -158,12 +188,15 @@ def combine(*decorators: Decorator) -> Decorator:
     return apply
 
 
+#: What decides which runs are sent, and how they look there.
+shaping = combine(include, exclude, run, max_size, link_over, redact, tag, no_source_path)
 #: What ``push`` and ``watch`` have in common.
 sending = combine(
-    to, token_file, token_command, experiment, since, settle, path_map, live_max_size, deleted, no_slurm,
-    dry_run, state_dir, config, quiet, log_format,
+    to, token_file, token_command, experiment, since, shaping, settle, path_map, live_max_size, bwlimit, deleted,
+    no_slurm, dry_run, state_dir, config, quiet, log_format,
 )  # fmt: skip
 #: What ``verify`` has in common with them.
 comparing = combine(
-    to, token_file, token_command, experiment, since, settle, deleted, state_dir, config, quiet, log_format,
+    to, token_file, token_command, experiment, since, shaping, settle, bwlimit, deleted, state_dir, config, quiet,
+    log_format,
 )  # fmt: skip

@@ -33,6 +33,7 @@ Examples:
 
 @click.command(short_help="Remove local runs that the server holds whole.", epilog=EPILOG)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=Place())
+@options.run
 @options.older_than
 @options.artifacts_only
 @click.option("--yes", is_flag=True, help="Compare every byte with the server, and remove. Without it nothing changes.")

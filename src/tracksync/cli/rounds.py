@@ -11,6 +11,7 @@ import click
 
 from tracksync.cli.failure import worst
 from tracksync.cli.metrics import Metrics
+from tracksync.cli.options import Ordered
 from tracksync.cli.service import ServiceManager, Supervision
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import Console
@@ -22,7 +23,7 @@ from tracksync.report import Report
 ARGUMENTS = "tracksync.arguments"
 
 
-class Remembering(click.Command):
+class Remembering(Ordered):
     """A command that can be parsed again, with what the configuration files say by then."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

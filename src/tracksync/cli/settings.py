@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 import click
 from click.core import ParameterSource
 
+from tracksync.bandwidth import Bandwidth
 from tracksync.cli.configfile import FileSettings, StoreTable
-from tracksync.cli.options import FILES
+from tracksync.cli.options import FILES, ORDER
 from tracksync.cli.tokencommand import TokenCommand
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.config import Settings, default_state_dir
 from tracksync.errors import ConfigError
+from tracksync.shape import Rule, Shape
 
 #: Options of a command that are fields of Settings under another name.
 _RENAMED = {"wait": "lease_wait"}
@@ -47,10 +49,12 @@ def group_paths(ctx: click.Context, paths: Sequence[Path]) -> list[Group]:
     if not chosen:
         raise ConfigError("nothing to look at", "name a directory, or add a [[store]] table to config.toml")
     groups: dict[tuple[object, ...], Group] = {}
+    rate = ctx.params.get("bwlimit")
+    bandwidth = None if rate is None else Bandwidth(rate)  # one for all of them
     for path in chosen:
         choice = _choose(ctx, files, _table_for(path, files.stores))
         if choice.key not in groups:
-            groups[choice.key] = Group(choice.settings(ctx))
+            groups[choice.key] = Group(choice.settings(ctx, bandwidth))
         groups[choice.key].paths.append(path)
     return list(groups.values())
 
@@ -64,13 +68,14 @@ class _Choice:
     experiments: Mapping[str, str]
     token_file: Path | None
     token_command: tuple[str, ...] | None
+    shape: Shape
 
     @property
     def key(self) -> tuple[object, ...]:
         names = tuple(sorted(self.experiments.items()))
-        return (self.to, self.experiment, names, self.token_file, self.token_command)
+        return (self.to, self.experiment, names, self.token_file, self.token_command, self.shape)
 
-    def settings(self, ctx: click.Context) -> Settings:
+    def settings(self, ctx: click.Context, bandwidth: Bandwidth | None) -> Settings:
         """The settings for this choice; the token is read once, so that a wrong file is found at once."""
         values: dict[str, Any] = {
             _RENAMED.get(name, name): ctx.params[name] for name in _PLAIN if name in ctx.params
@@ -84,6 +89,7 @@ class _Choice:
             values["experiment"] = self.experiment
         state_dir = ctx.params.get("state_dir") or default_state_dir()
         values["path_map"] = {**ctx.meta[FILES].paths, **dict(ctx.params.get("path_map", ()))}
+        values |= {"shape": self.shape, "bandwidth": bandwidth}
         return Settings(to=self.to, state_dir=state_dir, experiment_map=dict(self.experiments), **values)
 
 
@@ -95,7 +101,37 @@ def _choose(ctx: click.Context, files: FileSettings, table: StoreTable | None) -
     to = params["to"] if _given(ctx, "to") else table.to or params["to"]
     experiment = params["experiment"] if _given(ctx, "experiment") else table.experiment or params.get("experiment")
     names = files.experiments if table.experiments is None else table.experiments
-    return _Choice(destination(to), experiment, names, *_token(ctx, files, table))
+    return _Choice(destination(to), experiment, names, *_token(ctx, files, table), shape_for(ctx, table.shape))
+
+
+def shape_for(ctx: click.Context, table: Mapping[str, Any]) -> Shape:
+    """What is sent, and in what shape; the rules as one list: a place that gives any replaces those of the next."""
+
+    def chosen(name: str) -> Any:  # noqa: ANN401 - each option has a type of its own
+        return ctx.params.get(name) if _given(ctx, name) else table.get(name, ctx.params.get(name))
+
+    return Shape(
+        rules=_rules(ctx, table),
+        runs=frozenset(chosen("run") or ()),
+        max_size=chosen("max_size"),
+        link_over=chosen("link_over"),
+        redact=tuple(chosen("redact") or ()),
+        tags=tuple(dict(chosen("tag") or ()).items()),
+        source_path=not chosen("no_source_path"),
+    )
+
+
+def _rules(ctx: click.Context, table: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules: of the command line in its order, else includes before excludes, as rclone has it."""
+    names = ("include", "exclude")
+    for source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+        given = {name: list(ctx.params[name]) for name in names if ctx.get_parameter_source(name) is source}
+        if given and source is ParameterSource.COMMANDLINE:
+            return tuple(given[name].pop(0) for name in ctx.meta[ORDER])
+        if given:
+            return tuple(rule for name in names for rule in given.get(name, ()))
+    said = table if any(name in table for name in names) else ctx.params
+    return tuple(rule for name in names for rule in said.get(name) or ())
 
 
 def _token(ctx: click.Context, files: FileSettings, table: StoreTable) -> tuple[Path | None, tuple[str, ...] | None]:

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tracksync.fsutil import path_of_uri
+from tracksync.shape import KINDS, Rule
 from tracksync.shard import Shard
 
 if TYPE_CHECKING:
@@ -112,6 +113,93 @@ class Mapped(Kind):
         if not found.is_absolute():
             self.fail(f"{new!r} is not an absolute path", param, ctx)
         return old, str(found)
+
+
+class RuleOf(Kind):
+    """What ``--include`` and ``--exclude`` take: ``GLOB``, or ``KIND:GLOB``; in the environment parted by ``;``."""
+
+    name = "rule"
+    envvar_list_splitter = ";"
+
+    def __init__(self, *, include: bool) -> None:
+        self._include = include
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Rule:
+        """Turn text into a rule; without a kind it is about the paths of artifacts."""
+        if isinstance(value, Rule):
+            return value
+        kind, colon, glob = str(value).partition(":")
+        if not colon:
+            kind, glob = "artifact", str(value)
+        elif kind not in KINDS:
+            self.fail(f"{value!r}: kinds are {', '.join(KINDS)}; a path with a colon is artifact:PATH", param, ctx)
+        if kind == "tag":
+            key, _, glob = glob.partition("=")
+            kind, glob = f"tag:{key}", glob or "*"
+        if not isinstance(value, str) or not glob.strip() or kind == "tag:":
+            self.fail(f"{value!r} is no rule (write '*.ckpt', experiment:GLOB or tag:KEY=GLOB)", param, ctx)
+        return Rule(self._include, kind, glob)
+
+
+class Tag(Kind):
+    """``KEY=VALUE``, a tag; in the environment several, parted by ``;``."""
+
+    name = "key=value"
+    envvar_list_splitter = ";"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Turn text into key and value. Those that a run is found by, or that are more than text, are not given."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not equals or not key.strip():
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        if key.startswith("tracksync.") or key in ("mlflow.parentRunId", "mlflow.runName", "mlflow.user"):
+            self.fail(f"{key} is not a tag that can be given", param, ctx)
+        return key, text
+
+
+class Word(Kind):
+    """Text that is not empty; in the environment several, parted by ``;``."""
+
+    name = "text"
+    envvar_list_splitter = ";"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take text as it is."""
+        if not isinstance(value, str) or not value.strip():
+            self.fail(f"{value!r} is not text", param, ctx)
+        return value
+
+
+class Several(Kind):
+    """A list of values, or one, in ``config.toml``; on the command line an option that may be repeated."""
+
+    name = "list"
+
+    def __init__(self, each: Kind) -> None:
+        self.each = each
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Turn each into what it means."""
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(self.each.convert(one, param, ctx) for one in values)
+
+
+class Rate(Size):
+    """Bytes a second: ``10MB``, ``500kB``. With a unit: a bare number would be taken for kilobytes by some."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Turn text into bytes a second."""
+        text = str(value).lower().removesuffix("/s")
+        if not isinstance(value, int) and text[-1:].isdigit():
+            self.fail(f"{value!r} has no unit (write 500kB or 10MB, a second)", param, ctx)
+        rate = super().convert(text, param, ctx)
+        if rate == 0:
+            self.fail("must be more than 0", param, ctx)
+        return rate
 
 
 class ShardOf(Kind):

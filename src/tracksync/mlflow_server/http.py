@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from tracksync.bandwidth import Bandwidth
 from tracksync.config import Renewable
 from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError, UnreachableError
 from tracksync.mlflow_server.address import split_address
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from mlflow.utils.rest_utils import MlflowHostCreds
 
 API = "/api/2.0/mlflow"
-
 T = TypeVar("T")
-
 #: Bytes of an artifact that are read at a time.
 BLOCK = 1 << 20
 
@@ -38,7 +37,6 @@ CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
 STALL_TIMEOUT = 120.0
 
 _BLOCKED = "the server answers otherwise: does a firewall or proxy before it block this one request?"
-
 
 #: Bytes of an answer. The largest are pages of runs with thousands of metrics each, and histories of servers that do
 #: not page: 130 for each of a million points.
@@ -91,11 +89,12 @@ class Http:
         token: Callable[[], str] | None,
         attempts_seconds: float,
         sleep: Callable[[float], None] = time.sleep,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         self.address, self._login = split_address(address)
         self._token = token
         self._seconds = attempts_seconds
-        self._sleep = sleep
+        self._sleep, self._bandwidth = sleep, bandwidth
         #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
         self._asked: tuple[UnreachableError, float] | None = None
 
@@ -123,7 +122,6 @@ class Http:
         data = request.body
         if isinstance(data, Mapping):
             data = json.dumps(data, allow_nan=False).encode()
-
         try:
             return retrying(lambda: self._once(request, data), seconds=self._seconds, sleep=self._sleep)
         except ConfigError as error:
@@ -213,6 +211,8 @@ class Http:
         """Send once; ``take`` reads the body of the answer."""
         outer = sys.exception()
         connecting = CONNECT_TIMEOUT
+        if isinstance(data, bytes) and self._bandwidth is not None:
+            self._bandwidth.take(len(data), self._sleep)
         if data is not None and not isinstance(data, bytes):
             data.rewind()
             connecting = STALL_TIMEOUT

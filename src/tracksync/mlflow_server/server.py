@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from tracksync.bandwidth import Bandwidth
 from tracksync.destination import Limits, RemoteRun
 from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError
 from tracksync.mlflow_server import artifacts, naming, search, store
@@ -22,9 +23,8 @@ from tracksync.modelport import LoggedModels
 #: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
 HISTORY_PAGE = 25_000
 
-#: Datasets per request: their schemas and profiles may be large.
+#: Datasets per request (their schemas may be large), and how often each is asked for that others link at the moment.
 DATASETS = 20
-#: How often it is asked for a dataset that other runs link at the same moment.
 DATASET_ATTEMPTS = 5
 
 
@@ -37,6 +37,7 @@ class MlflowServer:
         token: returns the bearer token, asked for every request; wins over MLflow's own variables.
         attempts_seconds: how long one call goes on trying while the server cannot be reached; 0 tries once.
         sleep: waits between attempts, in seconds; may raise to give up.
+        bandwidth: limits what is sent but for artifacts, whose streams do.
 
     Raises:
         ConfigError: ``address`` is no http(s) URL.
@@ -49,8 +50,9 @@ class MlflowServer:
         *,
         attempts_seconds: float = 30.0,
         sleep: Callable[[float], None] = time.sleep,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
-        self._http = Http(address, token, attempts_seconds, sleep)
+        self._http = Http(address, token, attempts_seconds, sleep, bandwidth)
         self._experiments = Experiments(self._http)
         self._models = ServerModels(self._http)
         self._lock = threading.Lock()

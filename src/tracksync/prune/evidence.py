@@ -13,6 +13,7 @@ from tracksync.destination import RemoteRun
 from tracksync.fsremove import Inventory
 from tracksync.ledger import Entry, State
 from tracksync.model import Cursor, Delta, RunRef
+from tracksync.shape import REDACTED
 from tracksync.sources.filestore.metrics import mark_of
 from tracksync.sources.texts import PARENT, RUN_NAME
 
@@ -161,6 +162,8 @@ def by_server(remote: RemoteRun, ref: RunRef) -> Iterator[str]:
 
 
 def _shown(row: Difference) -> str:
+    if row.server == REDACTED:
+        return f"{row.item}: redacted there"  # and nowhere else is its value told
     return f"{row.item}: here {row.source}, there {row.server}"
 
 
