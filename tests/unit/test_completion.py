@@ -40,7 +40,7 @@ def offered():
 
 
 def test_commands_and_options_are_offered(offered):
-    assert offered("tracksync", "p") == ["push"]
+    assert offered("tracksync", "p") == ["push", "prune"]
     assert offered("tracksync", "st") == ["status", "stage"]
     assert "--live-max-size" in offered("tracksync", "push", "--li")
 
