@@ -11,8 +11,9 @@ import click
 
 from tracksync.cli import options
 from tracksync.cli.failure import apart, worst
+from tracksync.cli.figures import count, size_of
 from tracksync.cli.settings import Group, group_paths
-from tracksync.cli.show import Console, count, size_of
+from tracksync.cli.show import Console
 from tracksync.cli.stopping import BY_SIGNAL, on_signal
 from tracksync.cli.values import Place
 from tracksync.errors import clean
