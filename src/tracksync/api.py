@@ -13,6 +13,7 @@ from tracksync.audit.auditor import verify as compare
 from tracksync.audit.census import census
 from tracksync.audit.findings import Audit, Finding
 from tracksync.config import Settings
+from tracksync.conventions import load_conventions
 from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_others
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
@@ -246,6 +247,7 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, fo
         {kind: Shaped(source, settings.shape) for kind, source in sources.items()},
         stop,
         listener.progress,
+        conventions=load_conventions() if settings.conventions else (),
         follow=follow,
     ) as engine:
         yield engine

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tracksync import binding, lineage
-from tracksync.errors import UncertainError
+from tracksync import binding, lineage, tags
+from tracksync.adoption import agrees, strangers, take_over
+from tracksync.conventions import Convention
+from tracksync.errors import HeldError, RefusedError, RemovedError, UncertainError
 from tracksync.lease import Leases
 from tracksync.lineage import Parents
-from tracksync.model import Cursor, Delta
+from tracksync.model import AllSettled, Cursor, Delta
 from tracksync.naming import experiment_name
 from tracksync.work import Parts, Work
 
@@ -21,10 +23,19 @@ class Binder:
         leases: the claims of this process.
         parents: knows the runs' parents.
         works: the runs in hand, by source id.
+        conventions: know the runs that other tools have put on the server.
     """
 
-    def __init__(self, parts: Parts, leases: Leases, parents: Parents, works: Mapping[str, Work]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        leases: Leases,
+        parents: Parents,
+        works: Mapping[str, Work],
+        conventions: Sequence[Convention] = (),
+    ) -> None:
         self._parts, self._leases, self._parents, self._works = parts, leases, parents, works
+        self._conventions = conventions
 
     def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
         """The run as one that needs its counterpart on the server."""
@@ -36,17 +47,47 @@ class Binder:
 
     def find(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
         """Find or make the counterparts of the runs that have none yet, or whose create was not looked at twice."""
-        unsure = {
-            work.ref.source_id: self.candidate(work, delta)
-            for work, delta in hands
-            if work.entry.run_id is None or not work.entry.confirmed or work.moved
-        }
-        if unsure:
-            destination = self._parts.destination
-            binding.look_up(destination, unsure.values())
-            missing = [c for c in unsure.values() if c.remote is None and c.error is None]
-            binding.create(destination, self._parts.ledger, missing)
+        unsure = self.look_up((work, delta) for work, delta in hands if _unsure(work))
+        for candidate in unsure.values():
+            if candidate.stranger:
+                self._take_over(candidate)
+        missing = [c for c in unsure.values() if c.remote is None and c.error is None]
+        if missing:
+            binding.create(self._parts.destination, self._parts.ledger, missing)
         return unsure
+
+    def look_up(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
+        """Find the counterparts that the server has, without writing anything there."""
+        hands = list(hands)
+        candidates = {work.ref.source_id: self.candidate(work, delta) for work, delta in hands}
+        if candidates:
+            binding.look_up(self._parts.destination, candidates.values())
+            self._meet([hand for hand in hands if _unmet(candidates[hand[0].ref.source_id])], candidates)
+        return candidates
+
+    def _meet(self, hands: Iterable[tuple[Work, Delta]], candidates: Mapping[str, binding.Candidate]) -> None:
+        """Find the runs of a framework that its own tool has put on the server before."""
+        theirs = {work.ref.source_id: (work, whole) for work, delta in hands if (whole := _recognised(work, delta))}
+        destination = self._parts.destination
+        for source_id, runs in strangers(destination, self._conventions, theirs.keys()).items():
+            work, whole = theirs[source_id]
+            fitting = [run for run in runs if agrees(run, whole, work.originals, destination.limits)]
+            others = [run.run_id for run in runs if run not in fitting[:1]]
+            if fitting:
+                binding.meet(candidates[source_id], fitting[0])
+            if others:
+                place = f"run {fitting[0].run_id} is taken over" if fitting else "none of them agrees with it"
+                also = ", ".join(others)
+                self._parts.remark(f"{source_id} was put on the server by another tool before: {place}; also {also}")
+
+    def _take_over(self, candidate: binding.Candidate) -> None:
+        assert candidate.remote is not None
+        own = binding.identity(candidate)
+        own.pop(tags.USER, None)  # the delta's affair, as all that the source itself has
+        try:
+            take_over(self._parts.destination, candidate.remote, own, candidate.header.start_time)
+        except (HeldError, RefusedError, RemovedError) as error:
+            candidate.error, candidate.entry.run_id, candidate.entry.experiment_id = error, None, None
 
     def take(self, work: Work, delta: Delta, candidate: binding.Candidate) -> None:
         """Take over what came of a run's candidate.
@@ -85,3 +126,18 @@ class Binder:
                     lineage.linked(entry, parent)
                     self._parts.ledger.take(entry)
                 self._leases.release(source_id)
+
+
+def _unsure(work: Work) -> bool:
+    return work.entry.run_id is None or not work.entry.confirmed or work.moved
+
+
+def _unmet(candidate: binding.Candidate) -> bool:
+    return candidate.remote is None and candidate.error is None and candidate.entry.run_id is None
+
+
+def _recognised(work: Work, delta: Delta) -> Delta | None:
+    """What a run of a framework holds, settled or not; None for one of none."""
+    if not work.convention and delta.waiting:
+        delta = work.read(Cursor(), AllSettled())
+    return delta if work.convention else None

@@ -43,6 +43,8 @@ class Candidate:
     remote: RemoteRun | None = None
     adopted: bool = False
     created: bool = False
+    #: whether another tool had put the counterpart there, and it does not say yet that it is ours
+    stranger: bool = False
     error: TracksyncError | None = field(default=None)
 
 
@@ -63,8 +65,12 @@ def check(header: RunHeader, remote: RemoteRun, limits: Limits) -> None:
     """
     owner = remote.tags.get(tags.SOURCE_OWNER)
     user = remote.user or remote.tags.get(tags.USER, "")
+    start_time: int | str = remote.start_time
+    if (adopted := remote.tags.get(tags.ADOPTED)) is not None:
+        # The tool that had put it there wrote down the time and the user of its own doing.
+        user, start_time = header.user, int(adopted) if adopted.isdecimal() else adopted
     for what, here, there in (
-        ("start time", header.start_time, remote.start_time),
+        ("start time", header.start_time, start_time),
         ("user", (header.user or user)[: limits.user], (user or header.user)[: limits.user]),
         ("owner", header.owner, owner if owner is not None else header.owner),
     ):
@@ -102,6 +108,12 @@ def _bind(candidate: Candidate, runs: Sequence[RemoteRun], limits: Limits) -> No
     entry.doubles = sorted(run.run_id for run in runs if run.run_id != kept.run_id and not run.deleted)
     entry.run_id, entry.experiment_id = kept.run_id, kept.experiment_id
     candidate.remote = kept
+
+
+def meet(candidate: Candidate, stranger: RemoteRun) -> None:
+    """Bind a candidate to a run that another tool has put on the server."""
+    candidate.remote, candidate.adopted, candidate.stranger = stranger, True, True
+    candidate.entry.run_id, candidate.entry.experiment_id = stranger.run_id, stranger.experiment_id
 
 
 def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candidate]) -> None:
@@ -163,20 +175,19 @@ def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> N
         name=header.name,
         user=header.user,
         start_time=header.start_time,
-        tags=_tags(candidate),
+        tags=identity(candidate) | {tags.CLAIM: entry.claim},
     )
     entry.run_id = candidate.remote.run_id
 
 
-def _tags(candidate: Candidate) -> dict[str, str]:
-    assert candidate.entry.claim is not None
+def identity(candidate: Candidate) -> dict[str, str]:
+    """The tags by which a run is known again."""
     user = {tags.USER: candidate.header.user} if candidate.header.user else {}
     return user | {
         tags.SOURCE_RUN_ID: candidate.entry.source_id,
         tags.SOURCE_KIND: candidate.store.kind,
         **({tags.SOURCE_STORE: candidate.store.address} if candidate.tells_place else {}),
         tags.SOURCE_OWNER: candidate.header.owner,
-        tags.CLAIM: candidate.entry.claim,
     }
 
 

@@ -71,6 +71,8 @@ class Settings:
     shape: Shape = field(default_factory=Shape)
     #: Limits what is sent, together with all others that hold it; None: as fast as it goes.
     bandwidth: Bandwidth | None = None
+    #: Apply the conventions of the frameworks whose runs are recognised.
+    conventions: bool = True
     #: Ignore runs whose last change is older than this many seconds.
     since: float | None = None
     #: Seconds between looks at live runs, and at settled ones (``watch``).

@@ -106,6 +106,9 @@ class Destination(Protocol):
         Over all experiments and lifecycle stages, in bulk; ids that no run carries are absent.
         """
 
+    def find_by_param(self, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
+        """Find the runs of which the param ``key`` is one of ``values``, by value; in bulk, as :meth:`find_runs`."""
+
     def find_children_waiting(self) -> list[RemoteRun]:
         """Find the runs whose parent was not there yet (tag ``tracksync.parent_pending``)."""
 

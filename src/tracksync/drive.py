@@ -248,6 +248,9 @@ def notes(entry: Entry, state: State) -> Iterable[str]:
         yield f"never ended at its source: closed as job {entry.job} has ended ({entry.job_state})"
     if entry.parent is not None and entry.parent_run_id is None and entry.run_id is not None:
         yield f"link pending: its parent {entry.parent} is not on the server yet"
+    for other in entry.waits_for:
+        if other not in (entry.source_id, entry.parent):
+            yield f"link pending: run {other} is not on the server yet"
     for model in entry.models_pending:
         yield f"link pending: model {model} is not on the server yet"
     for model in (source_id for source_id, server_id in entry.models.items() if not server_id):

@@ -18,6 +18,7 @@ from tracksync import modelsync
 from tracksync.artifacts import ArtifactLane
 from tracksync.binder import Binder
 from tracksync.config import Settings
+from tracksync.conventions import Convention
 from tracksync.destination import Destination
 from tracksync.errors import (
     GoneError,
@@ -79,11 +80,12 @@ class Engine:
         stop: threading.Event,
         progress: Callable[[int, int, int], None],
         *,
+        conventions: Sequence[Convention] = (),
         follow: bool = False,
     ) -> None:
         self.settings = settings
         self.destination = destination
-        self.sources = sources
+        self.sources, self.conventions = sources, conventions
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
         lane = ArtifactLane(destination, settings.bandwidth)
@@ -95,9 +97,9 @@ class Engine:
         self._outage = False
         self._away = threading.Event()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
-        self._parents = Parents(destination, self.ledger, self._in_hand)
+        self._parents = Parents(destination, self.ledger, self._in_hand, conventions)
         self.intake = Intake(self.parts, self.leases, self._parents)
-        self.binder = Binder(self.parts, self.leases, self._parents, self.works)
+        self.binder = Binder(self.parts, self.leases, self._parents, self.works, conventions)
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +133,7 @@ class Engine:
         done: list[Outcome] = []
         hands = self._bind(self._take(refs, done), done)
         self._parents.find(work.entry for work, _ in hands)
+        self._parents.resolve(work for work, _ in hands)
         failures: list[TracksyncError] = []
         for level in modelsync.levels([delta for _, delta in hands]):
             futures = [self._pool.submit(self._guard, hands[i][0], self._replay, hands[i][1]) for i in level]
@@ -178,6 +181,7 @@ class Engine:
             )
             looks = Looks(self.settings.settle_for(ref.path))
             work = Work(ref, self.sources[ref.store.kind], entry, looks, doubted=self._outage)
+            work.conventions = self.conventions
             self.works[ref.source_id] = work
         return work
 
@@ -260,6 +264,8 @@ class Engine:
         entry = work.entry
         if self._away.is_set():
             raise UnreachableError(f"{self.destination.address} does not answer")
+        if any(work.id_of(source_id) for source_id in entry.waits_for):
+            delta = work.read()  # now it can be told
         state = replay(work, delta, self.parts)
         if entry.state is not state:
             entry.state = state

@@ -129,7 +129,8 @@ class Intake:
 
     def _due(self, work: Work, delta: Delta) -> bool:
         todo = sendable(work, delta, self._parts)
-        return anything(work, todo, self._parts) or not work.entry.confirmed or self._parents.linkable(work.entry)
+        linkable = self._parents.linkable(work.entry) or self._parents.askable(work.entry)
+        return anything(work, todo, self._parts) or not work.entry.confirmed or linkable
 
 
 def _undisputed(ref: RunRef, header: RunHeader, others: Sequence[Path]) -> None:

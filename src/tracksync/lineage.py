@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tracksync import binding, tags
-from tracksync.destination import Destination
+from tracksync.adoption import strangers
+from tracksync.conventions import Convention
+from tracksync.destination import Destination, RemoteRun
 from tracksync.ledger import Entry, Ledger
+from tracksync.work import Work
 
 #: A chain of parents longer than this is taken for a cycle.
 DEEPEST = 1000
@@ -37,11 +40,21 @@ class Parents:
         destination: the server.
         ledger: its ledger.
         in_hand: gives the entry of a run that is in hand, or None.
+        conventions: know the runs that other tools have put on the server.
     """
 
-    def __init__(self, destination: Destination, ledger: Ledger, in_hand: Callable[[str], Entry | None]) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        ledger: Ledger,
+        in_hand: Callable[[str], Entry | None],
+        conventions: Sequence[Convention] = (),
+    ) -> None:
         self._destination, self._ledger, self._in_hand = destination, ledger, in_hand
+        self._conventions = conventions
         self._absent_until: dict[str, float] = {}
+        #: ids on the server by source id, as one look there showed them: certain when another one shows the same
+        self._seen: dict[str, str] = {}
 
     def refusal(self, source_id: str, parent: str | None) -> str:
         """Why ``parent`` must not be linked as the parent of ``source_id``, or an empty string."""
@@ -56,7 +69,13 @@ class Parents:
     def linkable(self, entry: Entry) -> bool:
         """Whether a link could be made now, by what is known here, that is pending or leads to a run given up."""
         known = self._known(entry.parent) if entry.parent is not None else None
-        return known is not None and known != entry.parent_run_id
+        if known is not None and known != entry.parent_run_id:
+            return True
+        return entry.run_id is not None and any(map(self._known, entry.waits_for))
+
+    def askable(self, entry: Entry) -> bool:
+        """Whether the server may know by now a run that this one waits for: another process may have sent it."""
+        return any(self._absent_for(name) <= 0 for name in entry.waits_for)
 
     def find(self, entries: Iterable[Entry]) -> None:
         """Fill in the parents' ids on the server; what cannot be found now stays pending."""
@@ -65,15 +84,49 @@ class Parents:
             if entry.parent is None:
                 continue
             entry.parent_run_id = self._known(entry.parent) or entry.parent_run_id
-            if entry.parent_run_id is None and time.monotonic() >= self._absent_until.get(entry.parent, 0.0):
+            if entry.parent_run_id is None and self._absent_for(entry.parent) <= 0:
                 unknown.setdefault(entry.parent, []).append(entry)
-        found = self._destination.find_runs(unknown.keys()) if unknown else {}
+        found = self._on_server(unknown.keys())
         for parent, children in unknown.items():
-            runs = [run for run in found.get(parent, ()) if not run.deleted]
-            if not runs:
-                self._absent_until[parent] = time.monotonic() + ABSENT_FOR
-            for entry in children if runs else ():
-                entry.parent_run_id = binding.choose(runs).run_id
+            for entry in children if parent in found else ():
+                entry.parent_run_id = found[parent]
+
+    def resolve(self, works: Iterable[Work]) -> None:
+        """Fill in the ids on the server of the runs that the works wait for, as far as they are certain to stay.
+
+        An id that goes into a param stays there: where two hosts create a run in the same instant one is given up, so
+        it takes a second look to be sure of one that this process has not bound itself.
+        """
+        works = list(works)
+        wanted = {name for work in works for name in work.entry.waits_for if name != work.entry.source_id}
+        certain = {name: run_id for name in wanted if (run_id := self._certain(name)) is not None}
+        found = self._on_server({n for n in wanted - certain.keys() if self._absent_for(n) <= 0})
+        unsure = {name for name, run_id in found.items() if self._seen.get(name) != run_id}
+        self._seen |= found
+        certain |= {name: found[name] for name in found.keys() - unsure}
+        for work in works:
+            work.kin |= {name: certain[name] for name in work.entry.waits_for if name in certain}
+            work.unsure = unsure.intersection(work.entry.waits_for)
+
+    def _certain(self, source_id: str) -> str | None:
+        entry = self._entry(source_id)
+        return entry.run_id if entry is not None and entry.confirmed else None
+
+    def _on_server(self, source_ids: Collection[str]) -> dict[str, str]:
+        """Ids on the server of runs that are there; the others are not asked for again for a while."""
+        found: dict[str, str] = {}
+        if source_ids:
+            tagged = self._destination.find_runs(source_ids)
+            found = {name: binding.choose(there).run_id for name, runs in tagged.items() if (there := _alive(runs))}
+            others = strangers(self._destination, self._conventions, set(source_ids) - found.keys())
+            found |= {name: runs[0].run_id for name, runs in others.items()}
+        absent = time.monotonic() + ABSENT_FOR
+        self._absent_until |= dict.fromkeys(set(source_ids) - found.keys(), absent)
+        return found
+
+    def _absent_for(self, source_id: str) -> float:
+        """Seconds for which a run that the server did not know is not asked for again."""
+        return self._absent_until.get(source_id, 0.0) - time.monotonic()
 
     def heal(self, new: Iterable[Entry]) -> dict[str, str]:
         """Link the children on the server that wait for one of the runs in ``new``.
@@ -99,3 +152,7 @@ class Parents:
 
     def _entry(self, source_id: str) -> Entry | None:
         return self._in_hand(source_id) or self._ledger.get(source_id)
+
+
+def _alive(runs: Iterable[RemoteRun]) -> list[RemoteRun]:
+    return [run for run in runs if not run.deleted]

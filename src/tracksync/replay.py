@@ -279,7 +279,7 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
         f for f in left if delta.header.ended or f.path in sending or parts.lane.ready(entry.source_id, f, ended=False)
     ]
     if any(_due(f, delta, parts) and modelsync.placed(entry, f) for f in moving) or (
-        delta.header.ended and delta.waiting
+        (delta.header.ended and delta.waiting) or work.expects
     ):
         return State.SYNCING
     if entry.held:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tracksync import binding
 from tracksync.destination import RemoteRun
 from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
@@ -63,8 +62,7 @@ def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef]) ->
             left_out.append(ref)
         elif meant(delta, engine.settings) and work.entry.state is not State.REMOVED:
             read.append((work, delta))
-    unknown = [engine.binder.candidate(work, delta) for work, delta in read if work.entry.run_id is None]
-    binding.look_up(engine.destination, unknown)
+    unknown = engine.binder.look_up((work, delta) for work, delta in read if work.entry.run_id is None).values()
     # Forget what was worked out just to count: nothing of it is recorded, and the pass must not take it for certain.
     for candidate in unknown:
         if candidate.remote is not None or candidate.error is not None:

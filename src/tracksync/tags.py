@@ -29,6 +29,8 @@ INCOMPLETE = "tracksync.incomplete"
 JOB_STATE = "slurm.job_state"
 #: Params that changed at the source after their first value was delivered.
 PARAM_DRIFT = "tracksync.param_drift"
+#: On a run that another tool had put on the server and that was taken over: its start at the source (ms).
+ADOPTED = "tracksync.adopted"
 #: On a run made twice by accident: the id of the one that is kept.
 DUPLICATE_OF = "tracksync.duplicate_of"
 #: Prefix of tags that name the original of a key that the server does not take.

@@ -6,16 +6,17 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tracksync import ended
 from tracksync.artifacts import ArtifactLane
 from tracksync.config import Settings
+from tracksync.conventions import Convention, reword
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import TracksyncError
 from tracksync.ledger import Entry, Ledger, Problem, State
-from tracksync.model import Cursor, Delta, Looks, RunRef
+from tracksync.model import AllSettled, Cursor, Delta, Looks, RunRef
 from tracksync.modelport import RemoteModel
 from tracksync.pulse import Pulse, unheard
 from tracksync.slurm.commands import Job
@@ -135,6 +136,16 @@ class Work:
     closing: bool = False
     #: an end of its job after which it was changed: no reason to ask all its files again when
     outlived: Job | None = None
+    #: rules for what frameworks wrote
+    conventions: Sequence[Convention] = ()
+    #: name of the one that knows the run, by the last look that had anything to tell
+    convention: str = ""
+    #: the source's own values of what that one words otherwise, by item as held items are named
+    originals: Mapping[str, str] = field(default_factory=dict)
+    #: ids on the server, by source id, of runs that are certain to keep them
+    kin: dict[str, str] = field(default_factory=dict)
+    #: source ids of runs that are there, and of which only another look can tell whether they stay
+    unsure: set[str] = field(default_factory=set)
     #: what the server has no room for: item -> reason
     dropped: dict[str, str] = field(default_factory=dict)
     #: when the entry was committed last (monotonic seconds)
@@ -150,12 +161,36 @@ class Work:
         return self.entry.run_id
 
     def read(self, cursor: Cursor | None = None, looks: Looks | None = None) -> Delta:
-        """What the run holds beyond a cursor (its own). A run that Slurm's word has closed reads as ended.
+        """What the run holds beyond a cursor (its own), as a convention words it where one knows the run.
+
+        A run that Slurm's word has closed reads as ended.
 
         Raises:
             NotSettledError, GoneError, HeldError: as the source raises them.
         """
-        looks = looks or self.looks
+        beyond = self.entry.cursor if cursor is None else cursor
+        delta = self._read(cursor, looks or self.looks)
+        told = reword(self.conventions, delta, beyond, lambda bare: self._read(bare, AllSettled()), self.id_of)
+        if told.convention:
+            self.convention, self.originals = told.convention, told.originals
+        if cursor is None:
+            self.entry.waits_for = sorted(told.waits_for)
+        return told.delta
+
+    def id_of(self, source_id: str) -> str | None:
+        """The id on the server of this run or another, if it is certain to stay: then it may enter a param."""
+        if source_id == self.entry.source_id:
+            return self.entry.run_id if self.entry.confirmed else None
+        return self.kin.get(source_id)
+
+    @property
+    def expects(self) -> bool:
+        """Whether the next look will show an id that it waits for: then the run is not complete without it."""
+        own = self.entry.source_id in self.entry.waits_for and not self.entry.confirmed
+        return own or not self.unsure.isdisjoint(self.entry.waits_for)
+
+    def _read(self, cursor: Cursor | None, looks: Looks) -> Delta:
+        """The same as the source words it."""
         looks.over = self.entry.job_state is not None
         delta = self.source.read(self.ref, self.entry.cursor if cursor is None else cursor, looks)
         if not looks.over:
@@ -167,7 +202,7 @@ class Work:
         if ended.stands(self.entry, ended.newest(self.source, self.ref)):
             return replace(delta, header=ended.closed(self.entry, delta.header))
         ended.void(self.entry)
-        return self.read(cursor, looks)
+        return self._read(cursor, looks)
 
     def know(self, entry: Entry) -> None:
         """Take over what the ledger knows of the run."""

@@ -7,11 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from tracksync import binding, ended
+from tracksync.adoption import strangers
 from tracksync.audit.compare import Comparison
 from tracksync.audit.findings import Audit, Difference, Finding
+from tracksync.audit.ids import Ids
 from tracksync.audit.links import Kin, Links
 from tracksync.audit.repair import repair as mend
 from tracksync.audit.sides import count_points, count_source
+from tracksync.conventions import Reworded, reword
 from tracksync.destination import RemoteRun
 from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError
@@ -36,10 +39,19 @@ class _Auditor:
     #: runs that are deleted at the source, and that nobody asked for
     deleted: list[RunRef] = field(default_factory=list)
     kin: list[Kin] = field(default_factory=list)
+    #: what other tools have put on the server of the runs that are not ours there, by source id
+    strangers: dict[str, list[RemoteRun]] = field(default_factory=dict)
+    ids: Ids = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ids = Ids(self.engine)
 
     def group(self, refs: Sequence[RunRef]) -> None:
         """Compare some runs."""
         found = self.engine.destination.find_runs([ref.source_id for ref in refs])
+        self.ids.note(found)
+        missing = {ref.source_id for ref in refs} - found.keys()
+        self.strangers = strangers(self.engine.destination, self.engine.conventions, missing)
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as pool:
             for finding in pool.map(lambda ref: self._one(ref, found.get(ref.source_id, [])), refs):
                 if finding is not None:
@@ -73,15 +85,28 @@ class _Auditor:
             count_points(delta, finding.here)
             return
         delta = self._ended(finding.ref, delta, remote, entry)
-        finding.here.status = delta.header.status.value
         finding.run_id, finding.url = remote.run_id, self.engine.destination.run_url(remote)
-        Comparison(finding, delta, remote, entry, self.engine.destination).run(checksums=self.checksums)
+        told = self._reworded(delta, remote.run_id)
+        delta, finding.here = told.delta, count_source(told.delta)
+        comparison = Comparison(finding, delta, remote, entry, self.engine.destination)
+        comparison.originals = told.originals
+        comparison.run(checksums=self.checksums)
+        pending = sorted(told.waits_for - {delta.header.parent})
+        finding.notes += [f"link pending: run {other} is not on the server" for other in pending]
         if delta.left_out:
             finding.notes.append(f"{len(delta.left_out):,} artifacts are left out by the filters")
         finding.notes += [f"left out for good: {item}: {reason}" for item, reason in delta.refused.items()]
         if not remote.deleted:
             parent = None if delta.header.parent == finding.ref.source_id else delta.header.parent
             self.kin.append(Kin(finding, parent, remote))
+
+    def _reworded(self, delta: Delta, run_id: str) -> Reworded:
+        """The whole run as the convention that knows it would have it on the server."""
+
+        def id_of(source_id: str) -> str | None:
+            return run_id if source_id == delta.header.source_id else self.ids.of(source_id)
+
+        return reword(self.engine.conventions, delta, Cursor(), lambda _: delta, id_of)
 
     def _ended(self, ref: RunRef, delta: Delta, remote: RemoteRun, entry: Entry | None) -> Delta:
         """The run with the end that Slurm's word has proven, by the ledger or else by the server."""
@@ -117,7 +142,9 @@ class _Auditor:
     def _absent(self, finding: Finding, entry: Entry | None) -> RemoteRun | None:
         """A run that cannot be found by its tag: never delivered, gone, or its tag is gone."""
         if entry is None or entry.run_id is None:
-            finding.differences.append(Difference("run", "there", NOWHERE, "run"))
+            others = self.strangers.get(finding.ref.source_id)
+            there = f"run {others[0].run_id}, put there by another tool, and not taken over" if others else NOWHERE
+            finding.differences.append(Difference("run", "there", there, "run"))
             return None
         try:
             return self.engine.destination.get_run(entry.run_id)

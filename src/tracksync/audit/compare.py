@@ -35,6 +35,8 @@ class Comparison:
     ) -> None:
         self.finding, self.delta, self.remote, self.entry = finding, delta, remote, entry
         self.destination = destination
+        #: the source's own values of what a convention words otherwise
+        self.originals: Mapping[str, str] = {}
         self.said = ServerCursor.parse(remote.tags.get(tags.CURSOR))
         self.recorded = ServerCursor.parse(entry.server_cursor if entry is not None else None)
 
@@ -71,10 +73,13 @@ class Comparison:
                 self._theirs("name", header.name, remote.name)
             else:
                 self._differ("name", header.name, remote.name, "name")
-        if user and remote.user and remote.user != user and REDACTED not in (user, remote.user):
-            self._differ("user", header.user, remote.user)
-        if remote.start_time != header.start_time:
-            self._differ("start time", header.start_time, remote.start_time)
+        if remote.tags.get(tags.ADOPTED) == str(header.start_time):
+            self.finding.notes.append("put on the server by another tool: start time and user there are that one's")
+        else:
+            if user and remote.user and remote.user != user and REDACTED not in (user, remote.user):
+                self._differ("user", header.user, remote.user)
+            if remote.start_time != header.start_time:
+                self._differ("start time", header.start_time, remote.start_time)
         self._end(header, remote)
 
     def _end(self, header: RunHeader, remote: RemoteRun) -> None:
@@ -101,6 +106,8 @@ class Comparison:
         for item, key, value, there in self._texts(self.delta.params, self.remote.params, self.limit_of_params):
             if there is None:
                 self._differ(f"param {key}", value, ABSENT, f"param:{item.key}")
+            elif there != value and there == self.originals.get(f"param:{item.key}"):
+                self._theirs(f"param {key}", value, f"{shown(there)}, as it is at the source")
             elif there != value and item.key in drifted:
                 self._theirs(f"param {key}", value, f"{shown(there)}, the first value")
             elif there != value:

@@ -63,6 +63,7 @@ KEYS: dict[str, Kind] = {
     "restore": Flag(),
     "no-slurm": Flag(),
     "stale-after": Duration(unit=True),
+    "convention": click.Choice(["auto", "none"]),
     "dry-run": Flag(),
     "report": Flag(),
     "write-manifest": Place(),

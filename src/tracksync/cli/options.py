@@ -151,6 +151,11 @@ stale_after = _option(
     default="1d",
     text="Call a run stale that nothing has ended and that did not change for this long.",
 )
+convention = _option(
+    "--convention",
+    default="auto",
+    text="Whether runs of frameworks such as anemoi get what these write on a server: auto, or none.",
+)
 dry_run = _option("-n", "--dry-run", text="Say what would be sent, and stop.")
 report = _option("--report", text="At the end compare both sides, and count what each holds: for a migration.")
 write_manifest = _option("--write-manifest", text="List the runs in this file, for --manifest, and send nothing.")
@@ -193,10 +198,10 @@ shaping = combine(include, exclude, run, max_size, link_over, redact, tag, no_so
 #: What ``push`` and ``watch`` have in common.
 sending = combine(
     to, token_file, token_command, experiment, since, shaping, settle, path_map, live_max_size, bwlimit, deleted,
-    no_slurm, dry_run, state_dir, config, quiet, log_format,
+    no_slurm, convention, dry_run, state_dir, config, quiet, log_format,
 )  # fmt: skip
 #: What ``verify`` has in common with them.
 comparing = combine(
-    to, token_file, token_command, experiment, since, shaping, settle, bwlimit, deleted, state_dir, config, quiet,
-    log_format,
+    to, token_file, token_command, experiment, since, shaping, settle, bwlimit, deleted, convention, state_dir,
+    config, quiet, log_format,
 )  # fmt: skip

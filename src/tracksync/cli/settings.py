@@ -90,6 +90,7 @@ class _Choice:
         state_dir = ctx.params.get("state_dir") or default_state_dir()
         values["path_map"] = {**ctx.meta[FILES].paths, **dict(ctx.params.get("path_map", ()))}
         values |= {"shape": self.shape, "bandwidth": bandwidth}
+        values["conventions"] = ctx.params.get("convention") != "none"
         return Settings(to=self.to, state_dir=state_dir, experiment_map=dict(self.experiments), **values)
 
 

@@ -34,7 +34,7 @@ _COUNTS = (
     "pending_points", "pending_files", "pending_bytes", "attempts", "retry_at", "job_end", "changed",
 )  # fmt: skip
 _OPTIONAL_COUNTS = ("last_success", "last_error_time")
-_LISTS = ("doubles", "other_paths", "drift", "models_pending")
+_LISTS = ("doubles", "other_paths", "drift", "models_pending", "waits_for")
 
 T = TypeVar("T")
 

@@ -81,6 +81,8 @@ class Entry:
     models_confirmed: bool = True
     #: source ids of models that the run is linked with and that are not on the server yet
     models_pending: list[str] = field(default_factory=list)
+    #: source ids of runs whose ids on the server params and tags of this one are to hold, and that have none for sure
+    waits_for: list[str] = field(default_factory=list)
     #: other ids on the server that carry the same source tag, and other directories with the same run id
     doubles: list[str] = field(default_factory=list)
     other_paths: list[str] = field(default_factory=list)

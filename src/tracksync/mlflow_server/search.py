@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -29,28 +29,40 @@ _SEARCHABLE = re.compile(r"[^'\"`\\\x00-\x1f%]+")
 
 
 def find_runs(http: Http, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
-    """Every run that carries one of ``source_ids``, by id; ids that none carries are absent.
+    """Every run that carries one of ``source_ids`` in tracksync's tag, by id; ids that none carries are absent."""
+    return _find(http, f"tags.`{SOURCE_TAG}`", lambda run: run.tags.get(SOURCE_TAG, ""), source_ids)
+
+
+def find_by_param(http: Http, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
+    """Every run of which a param is one of ``values``, by value; values of none are absent."""
+    return _find(http, f"params.`{key}`", lambda run: run.params.get(key, ""), values)
+
+
+def _find(
+    http: Http, column: str, value_of: Callable[[RemoteRun], str], values: Collection[str]
+) -> dict[str, list[RemoteRun]]:
+    """Every run with one of ``values`` in a column, by value.
 
     MLflow has no IN for tags. Either all synchronised runs are paged through, or each id is searched for; which is
     cheaper is known only at the end, so pages are read for as long as they cost no more than the searches would:
     about twice the cheaper way at most (ski rental). Ids with quotes can only be found the first way.
     """
-    wanted = set(source_ids)
+    wanted = set(values)
     experiments = experiment_ids(http) if wanted else []
-    pages = _search(http, experiments, f"tags.`{SOURCE_TAG}` LIKE '%'")
+    pages = _search(http, experiments, f"{column} LIKE '%'")
     single = [i for i in sorted(wanted) if _SEARCHABLE.fullmatch(i)]
     budget = None if len(single) < len(wanted) else len(single) // PAGE_COST
     found: dict[str, dict[str, RemoteRun]] = {}
     complete = False
     for runs, last in islice(pages, budget):
-        _collect(found, wanted, runs)
+        _collect(found, wanted, value_of, runs)
         complete = last
     if not complete:
         # Also for ids that were found: a second run of theirs may be on a page that was not read.
-        for source_id in single:
-            for runs, _ in _search(http, experiments, f"tags.`{SOURCE_TAG}` = '{source_id}'"):
-                _collect(found, wanted, runs)
-    return {source_id: list(runs.values()) for source_id, runs in found.items()}
+        for value in single:
+            for runs, _ in _search(http, experiments, f"{column} = '{value}'"):
+                _collect(found, wanted, value_of, runs)
+    return {value: list(runs.values()) for value, runs in found.items()}
 
 
 def find_waiting(http: Http) -> list[RemoteRun]:
@@ -59,11 +71,16 @@ def find_waiting(http: Http) -> list[RemoteRun]:
     return list({run.run_id: run for runs, _ in pages for run in runs}.values())
 
 
-def _collect(found: dict[str, dict[str, RemoteRun]], wanted: set[str], runs: Iterable[RemoteRun]) -> None:
+def _collect(
+    found: dict[str, dict[str, RemoteRun]],
+    wanted: set[str],
+    value_of: Callable[[RemoteRun], str],
+    runs: Iterable[RemoteRun],
+) -> None:
     for run in runs:
-        source_id = run.tags.get(SOURCE_TAG, "")
-        if source_id in wanted:  # some databases compare without regard to case
-            found.setdefault(source_id, {})[run.run_id] = run
+        value = value_of(run)
+        if value in wanted:  # some databases compare without regard to case
+            found.setdefault(value, {})[run.run_id] = run
 
 
 def _search(http: Http, experiments: Sequence[str], condition: str) -> Iterator[tuple[list[RemoteRun], bool]]:

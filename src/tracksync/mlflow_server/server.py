@@ -126,6 +126,10 @@ class MlflowServer:
         """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""
         return search.find_runs(self._http, source_ids)
 
+    def find_by_param(self, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
+        """Find the runs of which a param is one of ``values``, see :func:`search.find_by_param`."""
+        return search.find_by_param(self._http, key, values)
+
     def find_children_waiting(self) -> list[RemoteRun]:
         """Find the runs whose parent was not there yet."""
         return search.find_waiting(self._http)
@@ -252,11 +256,8 @@ class MlflowServer:
         """Change the named fields of a run. An end time cannot be taken back, on any server."""
         if end_time is not None and not 0 <= end_time < INT64:
             raise RefusedError(f"run {run_id}: the server takes no end time {end_time}")
-        fields = {
-            "run_name": None if name is None else legal_text(name)[: self.limits.name],
-            "status": status and str(status),
-            "end_time": end_time,
-        }
+        told = None if name is None else legal_text(name)[: self.limits.name]
+        fields = {"run_name": told, "status": status and str(status), "end_time": end_time}
         self._post("/runs/update", run_id, **{key: value for key, value in fields.items() if value is not None})
 
     def delete_run(self, run_id: str) -> None:
