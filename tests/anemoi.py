@@ -5,7 +5,7 @@ root = store.root("weather"); child = store.resumed(root); fork = store.fork(roo
 own_sync(store, child, server.url, "weather")             # with all its defects
 
 The logger is driven by no model here: MLflow's own client writes the tags and params that the logger writes. Likewise
-`own_sync` does what anemoi-training 0.17.1 does, seen from the server; `stop_after` breaks it off after so many metrics.
+`own_sync` does what anemoi-training 0.17.1 does, seen from the server; `stop_after` breaks it off after so many points.
 """
 
 from mlflow import MlflowClient

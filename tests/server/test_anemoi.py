@@ -1,4 +1,4 @@
-"""anemoi's runs get on the server what anemoi's own sync writes there, in whatever order and from wherever they come."""
+"""anemoi's runs get on the server what anemoi's own sync writes there, in whatever order they come."""
 
 import shutil
 from dataclasses import replace

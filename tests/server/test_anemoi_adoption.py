@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from test_anemoi import equal, is_child, is_fork, is_root, told
 
 import tracksync
 from anemoi import FORK, META, META_OFFLINE, PARENT, RUN, SELF, AnemoiStore, own_sync, whole
 from oracle import assert_equal, client_of, counterpart, found
-from test_anemoi import equal, is_child, is_fork, is_root, told
 from tracksync.config import Settings
 
 ADOPTED = "tracksync.adopted"

@@ -56,6 +56,7 @@ def full():
         drift=["lr"],
         models={"m-1": "m-2"},
         models_pending=["m-3"],
+        waits_for=["f" * 32],
         models_confirmed=False,
         points=1,
         files=2,

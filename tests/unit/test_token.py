@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
+from tracksync.cli.renewed import PAUSE
 from tracksync.cli.token import LIMIT, Token, parse
-from tracksync.cli.tokencommand import PAUSE, TokenCommand, run
+from tracksync.cli.tokencommand import TokenCommand, run
 from tracksync.cli.tokenfile import TokenFile
 from tracksync.cli.values import CommandLine
 from tracksync.errors import ConfigError, UnreachableError
@@ -126,6 +127,7 @@ def clock(monkeypatch):
     """The time that a TokenCommand sees; what it runs has a real limit all the same."""
     clock = Clock()
     real = time
+    monkeypatch.setattr("tracksync.cli.renewed.time", clock)
     monkeypatch.setattr("tracksync.cli.tokencommand.time", clock)
     monkeypatch.setattr(
         "tracksync.cli.tokencommand.run", lambda argv, name: _in_real_time(monkeypatch, real, clock, argv, name)

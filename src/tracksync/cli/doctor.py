@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracksync.cli import options
+from tracksync.cli.anemoilogin import AnemoiLogin
 from tracksync.cli.configfile import FileSettings
 from tracksync.cli.settings import Group, group_paths
 from tracksync.cli.show import JSON_VERSION
@@ -115,4 +116,6 @@ def _token_of(group: Group) -> tuple[str | None, Path | None]:
     token = group.settings.token
     if isinstance(token, TokenCommand):
         return token.name, None if token.file is None else token.file.path
+    if isinstance(token, AnemoiLogin):
+        return "the server", token.path
     return None, token.path if isinstance(token, TokenFile) else None

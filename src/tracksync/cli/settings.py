@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tracksync.bandwidth import Bandwidth
+from tracksync.cli.anemoilogin import login_for
 from tracksync.cli.configfile import FileSettings, StoreTable
 from tracksync.cli.options import FILES, ORDER
 from tracksync.cli.tokencommand import TokenCommand
@@ -85,6 +86,8 @@ class _Choice:
         if token is not None:
             values["token"] = token
             token()
+        elif (login := login_for(self.to, os.environ)) is not None:
+            values["token"] = login  # found to be usable; a first token would cost what mlflow costs
         if self.experiment is not None:
             values["experiment"] = self.experiment
         state_dir = ctx.params.get("state_dir") or default_state_dir()

@@ -9,32 +9,25 @@ import os
 import select
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tracksync.cli.renewed import RenewedToken
 from tracksync.cli.token import LIMIT, Token, parse
 from tracksync.cli.tokenfile import TokenFile
-from tracksync.errors import ConfigError, TracksyncError, UnreachableError
-from tracksync.troubles import Told, troubles
-
-RENEWING = "renewing the token"
+from tracksync.errors import ConfigError, UnreachableError
 
 #: Seconds that the command gets.
 TIMEOUT = 30.0
-#: Seconds before its end at which a token is renewed: longer than one request to a busy server.
-EARLY = 150.0
-#: Seconds before the command is run again when it gives tokens that have ended or are refused.
-PAUSE = 10.0
 #: With this exit code the command says that it may work later (EX_TEMPFAIL, sysexits.h).
 LATER = 75
 
 _HINT = "run it by hand to see why"
 
 
-class TokenCommand:
+class TokenCommand(RenewedToken):
     """Returns the token that a command prints, and runs it again in time. Safe to share between threads.
 
     Args:
@@ -43,70 +36,19 @@ class TokenCommand:
     """
 
     def __init__(self, argv: Sequence[str], file: TokenFile | None = None) -> None:
+        super().__init__()
         self._argv, self.file = list(argv), file
         self.name = Path(argv[0]).name
-        self._lock = threading.Lock()
-        self._token: Token | None = None
-        self._renew_at = self._ran_at = self._in_vain_at = -float("inf")
 
-    def __call__(self) -> str:
-        """The current token.
-
-        Raises:
-            ConfigError: there is none, and the command does not give one.
-            UnreachableError: the same, and it may give one later.
-        """
-        with self._lock:
-            if self.file is not None:
-                self._take_file()
-            ended = time.time() >= self._renew_at and time.monotonic() - self._ran_at >= PAUSE
-            if self._token is None or ended:
-                self._run()
-            assert self._token is not None
-            return self._token.value
-
-    def renew(self, refused: str) -> str:
-        """The current token, or another one if the current one is ``refused``. Raises as a call does."""
-        with self._lock:
-            if self.file is not None:
-                self._take_file()
-            in_vain = time.monotonic() - self._in_vain_at < PAUSE
-            if self._token is None or (self._token.value == refused and not in_vain):
-                self._run()
-            assert self._token is not None
-            if self._token.value == refused and not in_vain:
-                self._in_vain_at = time.monotonic()
-            return self._token.value
-
-    def _take_file(self) -> None:
+    def _look(self) -> None:
         """Take what lies in the file; whether there is one that can be used is the command's affair."""
-        assert self.file is not None
-        with suppress(ConfigError):
-            self._take(self.file.token())
+        if self.file is not None:
+            with suppress(ConfigError):
+                self._take(self.file.token())
 
-    def _take(self, token: Token) -> None:
-        if token == self._token:
-            return
-        self._token, self._renew_at = token, float("inf")
-        if token.expires is not None:
-            # A token that lives for minutes only is used for most of that time.
-            left = token.expires - time.time()
-            self._renew_at = token.expires - min(EARLY, max(0.0, left) / 5)
-
-    def _run(self) -> None:
-        """Have a new token made; while the last one lasts, a failure is said and the last one kept."""
-        self._ran_at = time.monotonic()
-        try:
-            printed = run(self._argv, self.name)
-            token = self.file.token() if self.file is not None else self._printed(printed)
-        except TracksyncError as error:
-            if self._token is None or (self._token.expires or 0) <= time.time():
-                raise
-            line = Told("{why}; the last token is used as long as it lasts", why=error.line)
-            troubles.met(RENEWING, line, self.name)
-        else:
-            troubles.over(RENEWING, self.name)
-            self._take(token)
+    def _fetch(self) -> Token:
+        printed = run(self._argv, self.name)
+        return self.file.token() if self.file is not None else self._printed(printed)
 
     def _printed(self, printed: bytes) -> Token:
         try:

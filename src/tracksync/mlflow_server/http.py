@@ -279,7 +279,7 @@ class Http:
         return headers
 
     def _credentials(self, token: str | None) -> MlflowHostCreds:
-        credentials = _host_credentials(self.address)
+        credentials = host_credentials(self.address)
         if self._login:
             credentials.username, credentials.password = self._login
         if token is not None:
@@ -292,7 +292,8 @@ class Http:
         return {"auth": lambda request: request} if self._token or self._login else {}
 
 
-def _host_credentials(address: str) -> MlflowHostCreds:
+def host_credentials(address: str) -> MlflowHostCreds:
+    """What MLflow's own variables and files say of how to speak to a server."""
     try:
         from mlflow.utils.credentials import get_default_host_creds
     except ImportError:  # MLflow < 2.10
