@@ -34,9 +34,13 @@ def _fullness(run: RemoteRun) -> tuple[int, int, int, int, str]:
 
 
 def agrees(run: RemoteRun, delta: Delta, originals: Mapping[str, str], limits: Limits) -> bool:
-    """Whether the params of a run on the server are those of the run at its source, but for the ids in them."""
+    """Whether a run on the server holds the params of the run at its source, but for the ids in them, and its metrics.
+
+    What it lacks does not count: it may be there by half.
+    """
     here = {item.key: item.value for item in delta.params if f"param:{item.key}" not in originals}
-    return all(run.params.get(key, value) == value[: limits.param_value] for key, value in here.items())
+    alike = all(run.params[key] == here[key][: limits.param_value] for key in here.keys() & run.params.keys())
+    return alike and run.latest.keys() <= {tail.key for tail in delta.metrics}
 
 
 def take_over(destination: Destination, run: RemoteRun, own: Mapping[str, str], start_time: int) -> None:

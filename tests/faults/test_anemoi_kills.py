@@ -7,10 +7,10 @@ import signal
 import pytest
 from crashing import KILLS
 from mlflow.entities import ViewType
+from test_anemoi import is_child, is_fork, is_root
 
 from anemoi import AnemoiStore, own_sync, whole
 from oracle import SOURCE_ID, client_of, counterpart, found
-from test_anemoi import is_child, is_fork, is_root
 
 
 class Story:
