@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 from tracksync.errors import HeldError, NotSettledError, TracksyncError
 from tracksync.fsutil import read_small, walk_regular
 from tracksync.sources import claims
-from tracksync.sources.batteryml import databases
 from tracksync.sources.batteryml.local import CONFIG, Local, local_of, local_runs, read_document
 from tracksync.sources.documents import flat, read_yaml
 from tracksync.sources.texts import RUN_ID
@@ -58,7 +58,8 @@ def twins(base: Path) -> dict[Path, Twin]:
         there = list(_runs_beside(base)) if mine else []
     except (OSError, TracksyncError):
         return found  # said where the runs are listed
-    there += databases.runs_in(base.parent) if mine else ()
+    if mine:
+        there += _databases().runs_in(base.parent)
     near = [
         (gap, number, path)
         for number, local in enumerate(mine)
@@ -145,11 +146,17 @@ def _twin(local: Local, path: Path) -> Twin | None:
     return Twin(path, store, empty=False) if _agree(local.path, path, in_database=in_database) else None
 
 
+def _databases() -> ModuleType:
+    from tracksync.sources.batteryml import databases  # sqlite3 behind it is nothing that a job's hooks should load
+
+    return databases
+
+
 def _agree(local: Path, path: Path, *, in_database: bool) -> bool:
     """Whether the params that both have are the same."""
     try:
         config = dict(flat(read_document(local, CONFIG)))
-        params = databases.params_of(path).items() if in_database else _params(path, config)
+        params = _databases().params_of(path).items() if in_database else _params(path, config)
         return all(config.get(key, value) == value or _is_cut(value, config[key]) for key, value in params)
     except (OSError, TracksyncError):
         return True  # as far as anybody can tell

@@ -72,10 +72,16 @@ def parse(data: bytes, where: str) -> Fields:
     try:
         fields = _document(yaml.parse(data, Loader=_LOADER), where)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if "nesting depth" in str(getattr(error, "problem", "")):  # libyaml's own limit, which newer ones have
+            raise _nested(where) from error
         raise NotSettledError(f"{where} is not valid YAML ({type(error).__name__})") from error
     if fields is None:
         raise NotSettledError(f"{where} holds no fields")
     return fields
+
+
+def _nested(where: str) -> HeldError:
+    return HeldError(f"{where} is nested too deeply", "MLflow never writes that: look what it is")
 
 
 def maybe_cut(data: bytes) -> bool:
@@ -100,7 +106,7 @@ def _value(event: yaml.Event, events: Iterator[yaml.Event], where: str, depth: i
         plain = not event.style
         return None if plain and event.value in _NULLS else str(event.value)
     if not depth:
-        raise HeldError(f"{where} is nested too deeply", "MLflow never writes that: look what it is")
+        raise _nested(where)
     if isinstance(event, yaml.SequenceStartEvent):
         items = takewhile(lambda e: not isinstance(e, yaml.SequenceEndEvent), events)
         return [_value(item, events, where, depth - 1) for item in items]
