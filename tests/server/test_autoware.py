@@ -122,6 +122,7 @@ def test_train_test_and_deploy_arrive_as_a_family(store, server, settings, exper
     assert (again.plan.runs, again.plan.points, again.plan.files) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_deployment_of_two_runs_has_no_parent(store, server, settings, experiment_name):
     first, checkpoint = store.train()
     second, _ = store.train()
@@ -170,6 +171,7 @@ def test_a_tree_that_was_moved_is_still_the_same_runs_with_all_files(store, serv
     assert tracksync.api.verify([moved], settings=settings).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_first_layout_with_dated_directories_of_hydra(store, server, settings, experiment_name):
     """Lightning's logger alone: the database knows nothing of the checkpoints in Hydra's directories."""
     experiment = store.client.create_experiment("lightning_logs", artifact_location=f"{store.mlruns}/1")
