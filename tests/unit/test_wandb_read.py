@@ -130,7 +130,7 @@ class TestSamples:
     def test_the_ids_name_project_run_and_start(self, version, source):
         for name, ref in all_runs(source, SAMPLES / version).items():
             run = told(version, name)["run"][0]
-            assert ref.source_id.startswith(f"wandb:weather/{run['run_id']}@17952")
+            assert ref.source_id.startswith(f"wandb:weather/{run['run_id']}@1795")
 
     def test_system_metrics_count_their_own_steps(self, source):
         refs = all_runs(source, SAMPLES / "0.31.0")

@@ -11,7 +11,7 @@ from filestore_make import deliver
 from tracksync.model import RunRef, Store
 
 SAMPLES = Path(__file__).parents[1] / "data" / "wandb"
-VERSIONS = ("0.17.9", "0.28.2", "0.31.0")
+VERSIONS = ("0.17.9", "0.20.1", "0.28.2", "0.31.0")
 BLOCK = 32768
 START = 1_700_000_000
 #: what wandb itself puts into each row

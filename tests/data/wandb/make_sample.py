@@ -6,6 +6,7 @@ Then DIRECTORY/wandb holds a run with everything in it, the same run resumed, a 
 import math
 import os
 import sys
+import time
 from pathlib import Path
 
 directory = Path(sys.argv[1]).resolve()
@@ -84,3 +85,4 @@ for make in (whole, again, fork, failed):
         sys.stderr.write(f"{make.__name__}: {error!r}\n")
         if wandb.run is not None:
             wandb.run.finish()
+    time.sleep(1)  # before 0.28, two runs of one id and second share a directory, and the first one's log is gone
