@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Param
 
 import tracksync
-from oracle import artifacts, assert_equal, client_of, counterpart
+from oracle import artifacts, client_of, counterpart, differences, source_runs
 from sqlitestore import Database
 from tracksync.config import Settings
 
@@ -92,6 +93,20 @@ def here(directory):
     return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
+def check(store, server, experiment_name):
+    """All is equal but the ids of other runs, which are those on the server, with the source's own beside them."""
+    lines = differences([store.path], server.url, experiment=lambda name: f"{experiment_name} {name}")
+    assert not [line for line in lines if "tag 'source_run_id" not in line], "\n".join(lines)
+    for run in source_runs(store.path):
+        tags = counterpart(server.url, run.info.run_id).data.tags
+        for key in ("source_run_id", "source_run_ids"):
+            if here := run.data.tags.get(key):
+                there = [counterpart(server.url, name).info.run_id for name in here.split(",")]
+                assert (tags[key], tags[f"tracksync.source.{key}"]) == (",".join(there), here)
+            else:
+                assert tags.get(key) == here
+
+
 def pushed(store, settings):
     report = tracksync.push(store if isinstance(store, type(settings.state_dir)) else store.mlruns, settings=settings)
     assert report.exit_code == 0, report
@@ -103,7 +118,7 @@ def test_train_test_and_deploy_arrive_as_a_family(store, server, settings, exper
     tested = store.follow_up("test", [trained], checkpoint)
     deployed = store.follow_up("deploy", [trained], checkpoint)
     pushed(store, settings)
-    assert_equal(store.path, server.url, experiment=lambda name: f"{experiment_name} {name}")
+    check(store, server, experiment_name)
     root = counterpart(server.url, trained)
     assert client_of(server.url).get_experiment(root.info.experiment_id).name == (
         f"{experiment_name} calibration_status_resnet18_resnet18_base"
@@ -114,10 +129,9 @@ def test_train_test_and_deploy_arrive_as_a_family(store, server, settings, exper
     for run_id in (tested, deployed):
         tags = counterpart(server.url, run_id).data.tags
         assert tags["mlflow.parentRunId"] == root.info.run_id
-        # as at the source, where run_metadata.json says the same: it leads to the run by tracksync.source.run_id
-        assert (tags["source_run_id"], tags["checkpoint_path"]) == (trained, str(checkpoint))
-        assert tags["tracksync.source.parent_run_id"] == trained
-    assert counterpart(server.url, deployed).data.tags["source_run_ids"] == trained
+        assert (tags["source_run_id"], tags["checkpoint_path"]) == (root.info.run_id, str(checkpoint))
+        assert tags["tracksync.source.parent_run_id"] == tags["tracksync.source.source_run_id"] == trained
+    assert counterpart(server.url, deployed).data.tags["source_run_ids"] == root.info.run_id
     again = pushed(store, settings)
     assert (again.plan.runs, again.plan.points, again.plan.files) == (0, 0, 0)
 
@@ -128,10 +142,36 @@ def test_a_deployment_of_two_runs_has_no_parent(store, server, settings, experim
     second, _ = store.train()
     deployed = store.follow_up("deploy", [first, second], checkpoint)
     pushed(store, settings)
-    assert_equal(store.path, server.url, experiment=lambda name: f"{experiment_name} {name}")
+    check(store, server, experiment_name)
     tags = counterpart(server.url, deployed).data.tags
-    assert (tags["source_run_id"], tags["source_run_ids"]) == ("", f"{first},{second}")
+    there = [counterpart(server.url, run_id).info.run_id for run_id in (first, second)]
+    assert (tags["source_run_id"], tags["source_run_ids"]) == ("", ",".join(there))
     assert "mlflow.parentRunId" not in tags
+
+
+@pytest.mark.slow
+def test_a_deployment_that_comes_first_names_its_runs_when_they_are_there(store, server, settings, experiment_name):
+    first, checkpoint = store.train()
+    second, _ = store.train()
+    deployed = store.follow_up("deploy", [first, second], checkpoint)
+    for paths, complete in (([store.path / deployed], False), ([store.path / first], False), ([store.path], True)):
+        report = tracksync.push(paths, settings=settings)
+        assert report.exit_code == 0, report
+        run = counterpart(server.url, deployed)
+        assert (run.info.status, "source_run_ids" in run.data.tags) == ("FINISHED", complete)
+        assert run.data.tags["tracksync.source.source_run_ids"] == f"{first},{second}"
+    check(store, server, experiment_name)
+    assert tracksync.api.verify([store.path], settings=settings).exit_code == 0
+
+
+@pytest.mark.slow
+def test_without_conventions_the_ids_are_those_at_the_source(store, server, settings):
+    trained, checkpoint = store.train()
+    tested = store.follow_up("test", [trained], checkpoint)
+    pushed(store, replace(settings, conventions=False))
+    tags = counterpart(server.url, tested).data.tags
+    assert tags["source_run_id"] == trained
+    assert "tracksync.source.source_run_id" not in tags
 
 
 def test_a_reopened_run_runs_again_and_keeps_its_first_params(store, server, settings, experiment_name):
@@ -149,7 +189,7 @@ def test_a_reopened_run_runs_again_and_keeps_its_first_params(store, server, set
     checkpoint.write_bytes(b"other weights")
     store.client.set_terminated(trained)
     pushed(store, settings)
-    assert_equal(store.path, server.url, experiment=lambda name: f"{experiment_name} {name}")
+    check(store, server, experiment_name)
 
 
 def test_a_tree_that_was_moved_is_still_the_same_runs_with_all_files(store, server, settings, tmp_path):
@@ -184,6 +224,6 @@ def test_the_first_layout_with_dated_directories_of_hydra(store, server, setting
         (dated / name).write_text(text)
     report = pushed(store, settings)
     assert len(report.runs) == 1
-    assert_equal(store.path, server.url, experiment=lambda name: f"{experiment_name} {name}")
+    check(store, server, experiment_name)
     run = counterpart(server.url, run_id)
     assert artifacts(client_of(server.url), run.info.run_id) == {}
