@@ -61,7 +61,7 @@ def copied(*parts):
 MADE = {
     ("MLflow", "mlruns"): files("3.17.2"),
     ("MLflow", "mlflow.db"): database("3.17.2"),
-    ("anemoi", "logs/mlflow"): files("3.7.0"),
+    ("anemoi", "logs/mlflow"): copied("anemoi", "logs", "mlflow"),
     ("Autoware-ML", "mlruns"): lambda place: Autoware(place.parent).train(),
     ("AeroCast++", "mlruns"): files("2.16.2"),
     ("AeroCast++", "mlflow.db"): database("3.17.2"),
