@@ -188,10 +188,11 @@ class TestDocuments:
     def test_python_objects_are_read_as_what_they_are_made_of(self):
         text = (
             b"run: !!python/tuple [1, 2]\npath: !!python/object/apply:pathlib.PosixPath [a, b]\n"
+            b"other: !!python/object/apply:pathlib.PosixPath [[1]]\n"
             b"bad: !!python/object/apply:os.system ['exit 3']\nkind: !!python/name:torch.nn.ReLU ''\n"
         )
         assert dict(flat(read_yaml(text, "f"))) == {
-            "run": "[1, 2]", "path": "['a', 'b']", "bad": "['exit 3']", "kind": "",
+            "run": "[1, 2]", "path": "a/b", "other": "[[1]]", "bad": "['exit 3']", "kind": "",
         }  # fmt: skip
 
     @pytest.mark.parametrize("text", [b"", b"[1]", b"{", b"\xff\xfe\x00", b"a: &a [*b]", b"? [a]\n: 1", b"{" * 100_000])

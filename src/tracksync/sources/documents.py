@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 import yaml
@@ -18,15 +20,21 @@ MAX_SIZE = 1 << 20
 MOST_VALUES, DEEPEST = 10_000, 50
 
 
+#: A path, which is made from a list of its parts.
+_PATH = re.compile(r"tag:yaml\.org,2002:python/object/apply:pathlib\.(?:_local\.)?(?:Pure)?(?:Posix)?Path")
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml where there is one
     """Reads what ``yaml.dump`` wrote of Python's own objects as the plain values that they were made of."""
 
 
-def _plain(loader: yaml.SafeLoader, _suffix: str, node: yaml.Node) -> object:
+def _plain(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> object:
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
     if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
+        parts = loader.construct_sequence(node, deep=True)
+        path = _PATH.fullmatch(suffix) and parts and all(isinstance(part, str) for part in parts)
+        return str(PurePosixPath(*parts)) if path else parts
     return loader.construct_scalar(node)  # type: ignore[arg-type] # the third of three kinds
 
 
