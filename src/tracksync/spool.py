@@ -151,6 +151,8 @@ def done(notice: Notice) -> None:
     except OSError as error:
         line = Told("cannot remove the notice {path}: {why}", path=notice.path, why=error.strerror)
         troubles.met(REMOVING, line, str(notice.path.parent))
+    else:
+        troubles.over(REMOVING, str(notice.path.parent))
 
 
 def _read(spool: Path, name: str) -> Notice | None:
