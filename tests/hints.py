@@ -5,6 +5,7 @@ Reads the syntax alone, and runs nothing: what is raised only on a rare file sys
 
 import ast
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +90,10 @@ def _texts(module, above, node):
             return [text for value in node.values for text in _texts(module, above, value)]
         case ast.Attribute():
             return [None if node.attr == "hint" else OPEN]
-        case ast.Call():
+        case ast.BinOp(op=ast.Add()):
+            ways = product(_texts(module, above, node.left), _texts(module, above, node.right))
+            return ["".join(part or OPEN for part in parts) for parts in ways]
+        case ast.Call() | ast.Subscript():
             return [OPEN]
         case ast.Name():
             return _named(module, above, node.id)
