@@ -4,6 +4,7 @@ Reads the syntax alone, and runs nothing: what is raised only on a rare file sys
 """
 
 import ast
+import re
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -73,7 +74,7 @@ def _hints(module, above):
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     said = call.args[hint] if len(call.args) > hint else given.get("hint")
     for text in _texts(module, above, said) if said else ():
-        if text is not None:  # else it is handed on, and has a row where it is made
+        if text:  # else there is none, or it is handed on, and has a row where it is made
             yield from (Hint(name, line or OPEN, text) for line in _texts(module, above, call.args[message]))
 
 
@@ -83,7 +84,8 @@ def _texts(module, above, node):
         case ast.Constant():
             return [str(node.value)]
         case ast.JoinedStr():
-            return ["".join(part.value if isinstance(part, ast.Constant) else OPEN for part in node.values)]
+            text = "".join(part.value if isinstance(part, ast.Constant) else OPEN for part in node.values)
+            return [re.sub(f"{OPEN}+", OPEN, text)]
         case ast.IfExp():
             return _texts(module, above, node.body) + _texts(module, above, node.orelse)
         case ast.BoolOp():

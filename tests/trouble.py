@@ -48,7 +48,7 @@ def render(page):
 def _row(hint, causes):
     said = "*the server's own words*" if hint.message == OPEN else _cell(hint.message)
     todo = "*said in the line itself*" if hint.hint == OPEN else _cell(hint.hint)
-    cause = causes.get((said, todo)) or _cell(" ".join(errors().get(hint.kind, "").split())) or said
+    cause = causes.get((said, todo)) or _cell(" ".join(errors().get(hint.kind, "as the line says").split()))
     return f"| {said} | {cause} | {todo} |"
 
 
