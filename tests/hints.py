@@ -90,8 +90,10 @@ def _texts(module, above, node):
             return _texts(module, above, node.body) + _texts(module, above, node.orelse)
         case ast.BoolOp():
             return [text for value in node.values for text in _texts(module, above, value)]
+        case ast.Attribute(attr="hint"):
+            return [None]
         case ast.Attribute():
-            return [None if node.attr == "hint" else OPEN]
+            return _held(module, above, ast.unparse(node)) or [OPEN]
         case ast.BinOp(op=ast.Add()):
             ways = product(_texts(module, above, node.left), _texts(module, above, node.right))
             return ["".join(part or OPEN for part in parts) for parts in ways]
@@ -119,6 +121,14 @@ def _named(module, above, name):
             other = modules()[each.module]
             return _named(each.module, (other, other), name)
     return [OPEN]
+
+
+def _held(module, above, name):
+    """What a class around assigned to an attribute of its own."""
+    for each in (each for scope in above if isinstance(scope, ast.ClassDef) for each in ast.walk(scope)):
+        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == name:
+            return _texts(module, above, each.value)
+    return []
 
 
 def _parameters(function):
