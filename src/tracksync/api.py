@@ -18,7 +18,7 @@ from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_othe
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry
-from tracksync.locate import changed_since, exists, gone, listed, require_stores, there, to_path, unique
+from tracksync.locate import changed_since, exists, gone, listed, picked, require_stores, there, to_path, unique
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
@@ -220,9 +220,11 @@ def prune(
     """
     listener = listener or Silent()
     # What was left out or shaped on the way to the server is not there: the runs are looked at as they are.
-    settings = replace(settings, shape=Shape(runs=settings.shape.runs))
+    # All of them, too: a run that is not named may be of the family of one that is.
+    named, settings = settings.shape, replace(settings, shape=Shape())
     with _engine(settings, threading.Event(), listener) as engine:
         refs, notes, unlisted = _refs(engine, there(paths, engine.ledger))
+        refs = picked(refs, named, unlisted)
         wait_for_server(engine.destination, settings.server_wait, engine.parts.stop, listener.note)
         result = remove(engine, refs, wish, listener, told)
         result.notes += notes
@@ -292,11 +294,8 @@ def _refs(
     stores = require_stores(places, engine.sources)
     unlisted: list[NotSettledError] = []
     found = listed(stores, engine.sources, unlisted, engine.settings.settle_for, lambda: engine.parts.stop.wait(LOOK))
-    shape = engine.settings.shape
-    named = (run for run in runs if shape.picks(run.source_id, run.path.name))
-    refs, engine.intake.others = unique(chain(found, named), engine.ledger)
-    if shape.runs and not refs and not unlisted:
-        raise ConfigError(f"no run {', '.join(sorted(shape.runs))} there", "name it by its id, as `status --json` does")
+    refs, engine.intake.others = unique(chain(found, runs), engine.ledger)
+    refs = picked(refs, engine.settings.shape, unlisted)
     full = {ref.store for ref in refs}
     empty = [f"{store.root} holds no runs" for store in stores if store not in full and not unlisted]
     empty += [] if unlisted else gone(engine.ledger, roots, {ref.source_id for ref in refs})

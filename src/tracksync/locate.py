@@ -12,6 +12,7 @@ from tracksync.errors import ConfigError, NotSettledError, TracksyncError
 from tracksync.fsutil import path_of_uri
 from tracksync.ledger import Ledger
 from tracksync.model import RunRef, Store
+from tracksync.shape import Shape
 from tracksync.sources import Source
 
 
@@ -49,6 +50,18 @@ def there(paths: Iterable[Path | str], ledger: Ledger) -> list[Path]:
             if not any(entry.run_id and entry.path == str(known) for entry in ledger.entries()):
                 raise
             found.append(known)
+    return found
+
+
+def picked(refs: list[RunRef], shape: Shape, unlisted: Collection[object]) -> list[RunRef]:
+    """Those that the user named by their ids, or all.
+
+    Raises:
+        ConfigError: there is none of them, and nothing that was not listed could hold one.
+    """
+    found = [ref for ref in refs if shape.picks(ref.source_id, ref.path.name)]
+    if shape.runs and not found and not unlisted:
+        raise ConfigError(f"no run {', '.join(sorted(shape.runs))} there", "name it by its id, as `status --json` does")
     return found
 
 

@@ -17,6 +17,7 @@ from tracksync.lease import Leases
 from tracksync.ledger import Ledger, State
 from tracksync.prune import removal
 from tracksync.prune.pruner import Wish
+from tracksync.shape import Shape
 
 PARENT = "mlflow.parentRunId"
 
@@ -351,6 +352,8 @@ def test_a_family_stays_together_while_one_of_it_goes_on(server, store, experime
     for run in (parent, child):
         reasons = next(v.reasons for v in result.verdicts if v.ref.source_id == run.id)
         assert reasons == [f"run {live.id} of its family goes on"]
+    one = prune([parent.path], settings=settings(server, shape=Shape(runs=frozenset({parent.id}))), wish=Wish(yes=True))
+    assert only(one).reasons == [f"run {live.id} of its family goes on"]
     live.end()
     stays(server, parent, "of its family goes on", path=parent.path)  # by the ledger, until it is delivered
     deliver(server, store.root)

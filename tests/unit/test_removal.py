@@ -1,5 +1,6 @@
 """A run is taken out of its store and removed: killed at any step, changed at any step, laid out with malice."""
 
+import errno
 import json
 import os
 import signal
@@ -167,6 +168,19 @@ def test_a_run_made_anew_in_the_place_of_one_that_was_taken_out_is_left_alone(ru
     assert (run.path / "meta.yaml").read_text() == "new\n"
     [moved] = removal.trash_of(root(run)).glob("*.moved")
     assert (moved / "meta.yaml").read_text() != "new\n"
+
+
+def test_a_full_disk_is_said_and_leaves_the_run(run, monkeypatch):
+    seen = removal.inventory(root(run), where(run))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(removal, "write_durable", full)
+    with pytest.raises(HeldError, match="No space left") as error:
+        removal.remove(root(run), where(run), seen)
+    assert "delete a file" in error.value.hint
+    assert removal.inventory(root(run), where(run)) == seen
 
 
 def test_links_special_files_and_directories_that_may_not_be_changed_are_named(run):

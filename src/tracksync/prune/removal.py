@@ -10,6 +10,7 @@ over those that begin with a dot.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -85,7 +86,9 @@ def _remove(root: Path, relative: str, seen: Inventory) -> None:
             os.rename(f"{token}{MOVED}", f"{token}{GOING}", src_dir_fd=there, dst_dir_fd=there)
             _sync(there)
     except OSError as error:
-        raise HeldError(f"{root / relative} was not removed: {error.strerror or error}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "to do it safely takes a few kB: delete a file that nobody needs first" if full else ""
+        raise HeldError(f"{root / relative} was not removed: {error.strerror or error}", hint) from error
     _finish(root, token, seen)
 
 
