@@ -17,15 +17,25 @@ from tracksync.conventions import load_conventions
 from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, wait_for_others
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
-from tracksync.ledger import Entry
-from tracksync.locate import changed_since, exists, gone, listed, picked, require_stores, there, to_path, unique
+from tracksync.locate import (
+    changed_since,
+    exists,
+    gone,
+    listed,
+    picked,
+    require_stores,
+    there,
+    to_path,
+    unique,
+    with_stores,
+)
 from tracksync.mlflow_server import MlflowServer
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
 from tracksync.prune.pruner import Pruning, Verdict, Wish
 from tracksync.prune.pruner import prune as remove
 from tracksync.pulse import Pulse, unheard
-from tracksync.report import Listener, Plan, Report, RunReport
+from tracksync.report import Listener, Plan, Report, Silent
 from tracksync.shape import Shape
 from tracksync.shaped import Shaped
 from tracksync.sources import load_sources
@@ -35,22 +45,6 @@ from tracksync.watcher import Presence, Watcher
 
 #: Seconds for which one request is repeated; then the whole process waits for the server, with one prober.
 ATTEMPTS = 10.0
-
-
-class Silent:
-    """A listener that ignores everything."""
-
-    def planned(self, plan: Plan) -> None:
-        """Ignore it."""
-
-    def progress(self, points: int, files: int, size: int) -> None:
-        """Ignore it."""
-
-    def run(self, report: RunReport, entry: Entry) -> None:
-        """Ignore it."""
-
-    def note(self, line: str) -> None:
-        """Ignore it."""
 
 
 def push(
@@ -96,26 +90,13 @@ def push(
     listener = listener or Silent()
     if isinstance(paths, str | Path):
         paths = [paths]
-    runs = _with_stores(runs)
+    runs = with_stores(runs)
     with _engine(settings, threading.Event(), listener) as engine:
         refs, result = _once(engine, there(paths, engine.ledger), runs, listener, dry_run=dry_run)
         wait_for_others(engine, refs, result, listener)
         if report and not dry_run:
             result.completeness = census(compare(engine, refs, listener))
         return result
-
-
-def _with_stores(runs: Iterable[RunRef]) -> list[RunRef]:
-    """The runs, each of a store that is there: where a file system is not mounted, none of its runs has vanished.
-
-    Raises:
-        ConfigError: a store is not there.
-    """
-    known = list(runs)
-    for root in sorted({run.store.root for run in known}):
-        if not exists(root):
-            raise ConfigError(f"the store {root} is not there", "is its file system mounted on this host?")
-    return known
 
 
 def watch(

@@ -113,6 +113,19 @@ def require_stores(paths: Iterable[Path], sources: Mapping[str, Source]) -> dict
     return stores
 
 
+def with_stores(runs: Iterable[RunRef]) -> list[RunRef]:
+    """The runs, each of a store that is there: where a file system is not mounted, none of its runs has vanished.
+
+    Raises:
+        ConfigError: a store is not there.
+    """
+    known = list(runs)
+    for root in sorted({run.store.root for run in known}):
+        if not exists(root):
+            raise ConfigError(f"the store {root} is not there", "is its file system mounted on this host?")
+    return known
+
+
 def runs_of(
     stores: Mapping[Store, set[Path]], sources: Mapping[str, Source], unlisted: list[NotSettledError]
 ) -> Iterator[RunRef]:

@@ -104,3 +104,19 @@ class Listener(Protocol):
 
     def note(self, line: str) -> None:
         """Something worth a line: the server is away, a store appeared."""
+
+
+class Silent:
+    """A listener that ignores everything."""
+
+    def planned(self, plan: Plan) -> None:
+        """Ignore it."""
+
+    def progress(self, points: int, files: int, size: int) -> None:
+        """Ignore it."""
+
+    def run(self, report: RunReport, entry: Entry) -> None:
+        """Ignore it."""
+
+    def note(self, line: str) -> None:
+        """Ignore it."""
