@@ -23,6 +23,8 @@ from anemoi import (
 from oracle import client_of, counterpart, found
 from tracksync.config import Settings
 from tracksync.ledger import State
+from waiting import until
+from watching import watching
 
 SAMPLE = Path(__file__).parents[1] / "data" / "anemoi"
 IDS = (RUN, OFFLINE, META, META_OFFLINE, SELF, FORK, OFFLINE_FORK)
@@ -35,7 +37,7 @@ def settings(server, state_dir):
     return Settings(to=server.url, state_dir=state_dir, settle=0, server_wait=20)
 
 
-@pytest.fixture(params=["mlflow", "mlflow.db"])
+@pytest.fixture(params=["mlflow", pytest.param("mlflow.db", marks=pytest.mark.slow)])
 def any_store(request, tmp_path):
     """The file store, and the database to which anemoi is moving."""
     return AnemoiStore(tmp_path / "logs" / request.param)
@@ -106,6 +108,7 @@ def test_root_child_grandchild_fork_and_run_with_fork(server, any_store, setting
     assert (info.status, info.end_time - info.start_time >= 60_000) == ("FINISHED", True)
 
 
+@pytest.mark.slow
 def test_a_second_push_sends_nothing_and_a_lost_ledger_neither(
     server, store, settings, experiment_name, proxy, tmp_path
 ):
@@ -138,6 +141,7 @@ def test_resumed_in_place(server, any_store, settings, experiment_name):
     equal(any_store.path, settings)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_and_one_that_crashed(server, store, settings, experiment_name):
     live, crashed = store.root(experiment_name).train(), store.root(experiment_name, logged=False)
     crashed.end("FAILED")
@@ -148,6 +152,7 @@ def test_a_run_that_goes_on_and_one_that_crashed(server, store, settings, experi
     assert (told(server, crashed), counterpart(server.url, crashed.id).info.status) == (({}, {}), "FAILED")
 
 
+@pytest.mark.slow
 def test_a_prepared_run_that_is_then_trained(server, store, settings, experiment_name):
     run = store.root(experiment_name, logged=False)
     for key, value in {"dry_run": "True", "mlflow.source.name": "anemoi-training mlflow prepare"}.items():
@@ -182,6 +187,7 @@ def test_children_that_come_before_their_parents(server, store, settings, experi
     equal(store.path, settings)
 
 
+@pytest.mark.slow
 def test_a_parent_from_another_state_directory(server, store, settings, experiment_name, tmp_path):
     root = store.root(experiment_name)
     child = store.resumed(root)
@@ -193,6 +199,7 @@ def test_a_parent_from_another_state_directory(server, store, settings, experime
     is_child(server, child, root)
 
 
+@pytest.mark.slow
 def test_across_experiments_and_stores(server, store, settings, experiment_name, tmp_path):
     other = AnemoiStore(tmp_path / "other" / "mlflow.db")
     root = store.root(experiment_name)
@@ -206,6 +213,7 @@ def test_across_experiments_and_stores(server, store, settings, experiment_name,
     is_fork(server, fork, root)
 
 
+@pytest.mark.slow
 def test_convention_none_carries_what_is_there(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     child = store.resumed(root)
@@ -239,3 +247,21 @@ def test_what_anemoi_itself_has_written(server, settings, tmp_path):
     client = client_of(server.url)
     (experiment,) = {counterpart(server.url, run).info.experiment_id for run in (root, child, fork)}
     assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 3
+
+
+@pytest.mark.slow
+def test_a_watch_follows_a_run_and_its_child(server, store, settings, experiment_name):
+    settings = replace(settings, interval=0.2, settled_interval=0.3)
+    root = store.root(experiment_name)
+    with watching([store.path], settings):
+        root.train()
+        until(lambda: found(server.url, root.id) and META in counterpart(server.url, root.id).data.params)
+        child = store.resumed(root)
+        child.train().end()
+        root.end()
+        until(lambda: found(server.url, child.id) and counterpart(server.url, child.id).info.status == "FINISHED")
+        until(lambda: META in counterpart(server.url, child.id).data.params)
+        until(lambda: counterpart(server.url, root.id).info.status == "FINISHED")
+    is_root(server, root)
+    is_child(server, child, root)
+    equal(store.path, settings)

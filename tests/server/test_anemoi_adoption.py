@@ -53,6 +53,7 @@ def test_a_whole_family_is_taken_over(server, store, settings, experiment_name, 
     only(server, experiment_name, 3)
 
 
+@pytest.mark.slow
 def test_a_dry_run_takes_nothing_over(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     whole(store)
@@ -78,6 +79,7 @@ def test_self_parent(server, store, settings, experiment_name):
     equal(store.path, settings)
 
 
+@pytest.mark.slow
 def test_parent_never_synced(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     child = store.resumed(root)
@@ -121,6 +123,7 @@ def test_duplicated_running_run(server, store, settings, experiment_name):
     only(server, experiment_name, 2)
 
 
+@pytest.mark.slow
 def test_always_finished(server, store, settings, experiment_name):
     live, failed = store.root(experiment_name).train(), store.root(experiment_name).train()
     failed.end("FAILED")
@@ -132,6 +135,7 @@ def test_always_finished(server, store, settings, experiment_name):
     assert statuses == ["RUNNING", "FAILED"]
 
 
+@pytest.mark.slow
 def test_start_time_lost(server, store, settings, experiment_name):
     """What it lost cannot be put right and holds nothing up; where it was not at work, it is there."""
     adopted, new = store.root(experiment_name), store.root(experiment_name)
@@ -148,6 +152,7 @@ def test_start_time_lost(server, store, settings, experiment_name):
     assert any("start time" in note for finding in audit.findings for note in finding.notes)
 
 
+@pytest.mark.slow
 def test_dangling_parent_of_run_and_fork(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     child = store.resumed(root)
@@ -162,6 +167,7 @@ def test_dangling_parent_of_run_and_fork(server, store, settings, experiment_nam
     equal(store.path, settings)
 
 
+@pytest.mark.slow
 def test_exit_0_on_failure(server, store, settings, experiment_name, proxy):
     root = store.root(experiment_name)
     whole(store)
@@ -175,6 +181,7 @@ def test_exit_0_on_failure(server, store, settings, experiment_name, proxy):
     is_root(server, root)
 
 
+@pytest.mark.slow
 def test_verify_names_what_it_left_and_repair_heals_it(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     child = store.resumed(root)
@@ -201,6 +208,7 @@ def test_verify_names_what_it_left_and_repair_heals_it(server, store, settings, 
     assert told(server, child)[1][PARENT] == counterpart(server.url, root.id).info.run_id
 
 
+@pytest.mark.slow
 def test_a_parent_that_only_anemoi_has_put_there(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     child = store.resumed(root)
@@ -210,8 +218,10 @@ def test_a_parent_that_only_anemoi_has_put_there(server, store, settings, experi
     assert pushed_child.exit_code == 0
     params, tags = told(server, child)
     assert (params[RUN], params[META], params[FORK], tags[PARENT]) == (made, made, "None", made)
+    assert not [note for finding in equal(child.path, settings).findings for note in finding.notes]
 
 
+@pytest.mark.slow
 def test_a_run_with_other_params_is_not_taken_over(server, store, settings, experiment_name):
     root = store.root(experiment_name)
     whole(store)

@@ -36,6 +36,21 @@ def test_nothing_is_asked_for_no_ids(any_server, make_proxy):
     assert proxy.requests == []
 
 
+@pytest.mark.parametrize("cost", [20, 1])
+def test_runs_are_found_by_a_param(put, destination, client, monkeypatch, cost):
+    monkeypatch.setattr(search, "PAGE_COST", cost)
+    key, values = "metadata.offline_run_id", new_ids(5)
+    made = {value: [put(uuid.uuid4().hex, number % 2)] for number, value in enumerate(values)}
+    made[values[0]].append(put(uuid.uuid4().hex))
+    for value, runs in made.items():
+        for run in runs:
+            client.log_param(run, key, value)
+    client.delete_run(made[values[1]][0])
+    found = destination.find_by_param(key, [*values, uuid.uuid4().hex])
+    assert ids_of(found) == {value: sorted(runs) for value, runs in made.items()}
+    assert destination.find_by_param("no.such.param", values) == {}
+
+
 # How many pages are read before each id is searched for by itself: none, all, and too few to see everything.
 @pytest.mark.parametrize(("page", "cost"), [(500, 20), (500, 1), (2, 3)])
 def test_runs_are_found_everywhere_and_all_of_them(put, destination, client, monkeypatch, page, cost):

@@ -194,5 +194,5 @@ def _audit(
         if engine.parts.stop.is_set():
             break
         auditor.group(group)
-    Links(engine.destination, auditor.kin).compare()
+    Links(engine.destination, auditor.kin, engine.conventions).compare()
     return auditor.findings, len(auditor.deleted)

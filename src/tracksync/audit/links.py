@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from tracksync import binding, tags
+from tracksync.adoption import strangers
 from tracksync.audit.findings import Difference, Finding
+from tracksync.conventions import Convention
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
 
@@ -27,8 +29,8 @@ class Kin:
 class Links:
     """Tells for each run what parent it should have on the server, and what it has. For one thread."""
 
-    def __init__(self, destination: Destination, kin: Sequence[Kin]) -> None:
-        self._destination = destination
+    def __init__(self, destination: Destination, kin: Sequence[Kin], conventions: Sequence[Convention] = ()) -> None:
+        self._destination, self._conventions = destination, conventions
         self._kin = kin
         self._parents = {k.finding.ref.source_id: k.parent for k in kin}
         self._remote = {k.finding.ref.source_id: k.remote.run_id for k in kin}
@@ -49,6 +51,8 @@ class Links:
         for source_id, runs in (self._destination.find_runs(parents) if parents else {}).items():
             if there := [run for run in runs if not run.deleted]:
                 self._remote[source_id] = binding.choose(there).run_id
+        others = strangers(self._destination, self._conventions, set(parents) - self._remote.keys())
+        self._remote |= {source_id: runs[0].run_id for source_id, runs in others.items()}
 
     def _differences(self, kin: Kin) -> Iterator[tuple[Difference, bool]]:
         has = kin.remote.tags.get(tags.PARENT)
