@@ -31,26 +31,30 @@ def deliver(destination: Destination, run_id: str, batch: Batch) -> Receipt:
     """
     receipt = Receipt()
     send = _sender(destination, run_id, batch.kind)
-    names = list(dict.fromkeys(_name(item) for item in batch.items))
-    _bisect(send, batch, names, receipt)
+    if batch.items:  # whole, without another look at each of its points: hardly ever is one refused
+        try:
+            send(batch.items)
+        except RefusedError as error:
+            _split(send, batch, list(dict.fromkeys(map(_name, batch.items))), error, receipt)
     lost = {name for _, name in receipt.refused}
     receipt.marks = [mark for mark in batch.marks if mark[1] not in lost]
     return receipt
 
 
-def _bisect(send: Callable[[list[Any]], None], batch: Batch, names: list[str], receipt: Receipt) -> None:
-    if not names:
+def _split(
+    send: Callable[[list[Any]], None], batch: Batch, names: list[str], error: RefusedError, receipt: Receipt
+) -> None:
+    """Send the halves of what was refused with ``error``."""
+    if len(names) == 1:
+        receipt.refused[batch.kind, names[0]] = error
         return
-    wanted = set(names)
-    try:
-        send([item for item in batch.items if _name(item) in wanted])
-    except RefusedError as error:
-        if len(names) == 1:
-            receipt.refused[batch.kind, names[0]] = error
-            return
-        middle = len(names) // 2
-        _bisect(send, batch, names[:middle], receipt)
-        _bisect(send, batch, names[middle:], receipt)
+    middle = len(names) // 2
+    for half in (names[:middle], names[middle:]):
+        wanted = set(half)
+        try:
+            send([item for item in batch.items if _name(item) in wanted])
+        except RefusedError as smaller:
+            _split(send, batch, half, smaller, receipt)
 
 
 def _name(item: DatasetInput | tuple[str, Any]) -> str:
@@ -65,4 +69,9 @@ def _sender(destination: Destination, run_id: str, kind: Kind) -> Callable[[list
         return lambda items: destination.set_tags(run_id, [(legal(k), v) for k, v in items])
     if kind is Kind.DATASETS:
         return lambda items: destination.log_datasets(run_id, items)
-    return lambda items: destination.log_metrics(run_id, [(legal(k), p) for k, p in items])
+
+    def log_metrics(items: list[Any]) -> None:
+        names = {key: legal(key) for key in {item[0] for item in items}}
+        destination.log_metrics(run_id, [(names[key], point) for key, point in items])
+
+    return log_metrics

@@ -41,7 +41,7 @@ def _open(root: Path, relative: str, flags: int, mode: Literal["rb", "r+b"]) -> 
     above, name = _split(root, relative)
     directory = _directory(root, above, _PASS_FLAGS)
     try:
-        fd = _open_at(name, flags, directory, root / relative)
+        fd = _open_at(name, flags, directory, (root, relative))
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or _foreign(status, directory):
             os.close(fd)
@@ -116,7 +116,7 @@ def _directory(root: Path, parts: Sequence[str], flags: int) -> int:
                 part,
                 (flags if number == len(parts) else _PASS_FLAGS) | os.O_NOFOLLOW,
                 directory,
-                root / "/".join(parts[:number]),
+                (root, *parts[:number]),
             )
         finally:
             os.close(directory)
@@ -124,10 +124,11 @@ def _directory(root: Path, parts: Sequence[str], flags: int) -> int:
     return directory
 
 
-def _open_at(name: str, flags: int, directory: int, whole: Path) -> int:
+def _open_at(name: str, flags: int, directory: int, where: tuple[str | Path, ...]) -> int:
     try:
         return os.open(name, flags, dir_fd=directory)
     except OSError as error:
+        whole = Path(*where)  # put together only when it has to be named
         if error.errno in (errno.ELOOP, errno.ENXIO) or (error.errno == errno.ENOTDIR and flags & os.O_DIRECTORY):
             raise NotRegularError(error.errno, "a link or special file", str(whole)) from error
         error.filename = str(whole)  # a mere name says nothing to anybody

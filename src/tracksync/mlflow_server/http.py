@@ -16,6 +16,7 @@ from tracksync.config import Renewable
 from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError, UnreachableError
 from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
+from tracksync.mlflow_server.client import host_credentials, load
 from tracksync.mlflow_server.failures import failure
 from tracksync.mlflow_server.reply import Reply, refusal
 from tracksync.retry import retrying
@@ -217,11 +218,9 @@ class Http:
             data.rewind()
             connecting = STALL_TIMEOUT
         try:
-            from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
-            from mlflow.utils.rest_utils import http_request
-
-            reading = request.timeout or float(MLFLOW_HTTP_REQUEST_TIMEOUT.get())
-            response: requests.Response = http_request(
+            client = load()
+            reading = request.timeout or float(client.MLFLOW_HTTP_REQUEST_TIMEOUT.get())
+            response: requests.Response = client.http_request(
                 self._credentials(token),
                 request.endpoint,
                 request.method,
@@ -290,12 +289,3 @@ class Http:
     def _auth(self) -> dict[str, Any]:
         # requests lets an entry of ~/.netrc win over the Authorization header unless it is given an auth of its own.
         return {"auth": lambda request: request} if self._token or self._login else {}
-
-
-def host_credentials(address: str) -> MlflowHostCreds:
-    """What MLflow's own variables and files say of how to speak to a server."""
-    try:
-        from mlflow.utils.credentials import get_default_host_creds
-    except ImportError:  # MLflow < 2.10
-        from mlflow.tracking._tracking_service.utils import _get_default_host_creds as get_default_host_creds
-    return get_default_host_creds(address)

@@ -40,7 +40,7 @@ def new_file(seen: Seen, name: str, root: Path, relative: str) -> FileItem | Non
     """
     item = f"artifact:{name}"
     try:
-        with reading(root / relative):
+        with reading(root, relative):
             status = lstat_below(root, relative)
     except (FileNotFoundError, NotADirectoryError):
         seen.refused[item] = f"there is no {root / relative} here"

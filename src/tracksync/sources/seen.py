@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import stat_result
 from pathlib import Path
@@ -40,28 +39,40 @@ def left_behind(name: str) -> bool:
     return match is None or not (match[1].islower() and match[1].isalpha())
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
+class reading:  # noqa: N801 -- read as a statement: with reading(path)
     """Turn errors of the operating system on a run's own files into what to do about them.
+
+    Of a file ``below`` a directory the path is put together only when it has to be named: a store holds many files.
 
     Raises:
         NotSettledError: the error passes by itself.
         HeldError: it does not (permissions, path too long).
         NotRegularError, FileNotFoundError: as they came.
     """
-    try:
-        yield
-    except (NotRegularError, FileNotFoundError):
-        raise  # the caller knows what that means for the item
-    except PermissionError as error:
+
+    __slots__ = ("_below", "_path")
+
+    def __init__(self, path: Path, below: str = "") -> None:
+        self._path, self._below = path, below
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # the caller knows what the first two mean for the item
+        if isinstance(error, OSError) and not isinstance(error, NotRegularError | FileNotFoundError):
+            raise _meaning(self._path / self._below, error) from error
+
+
+def _meaning(path: Path, error: OSError) -> NotSettledError | HeldError:
+    if isinstance(error, PermissionError):
         named = Path(error.filename or path)  # a mere name, when opened below a descriptor
         where = named if named.is_absolute() else path
-        raise HeldError(f"{where} may not be read", "ask its owner for read permission") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in PASSING:
-            raise NotSettledError(f"{path}: {reason}", AGAIN) from error
-        raise HeldError(f"{path} cannot be read: {reason}", "look at it by hand") from error
+        return HeldError(f"{where} may not be read", "ask its owner for read permission")
+    reason = error.strerror or str(error)
+    if error.errno in PASSING:
+        return NotSettledError(f"{path}: {reason}", AGAIN)
+    return HeldError(f"{path} cannot be read: {reason}", "look at it by hand")
 
 
 @dataclass(slots=True)

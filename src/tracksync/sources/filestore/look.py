@@ -65,7 +65,7 @@ class Look(Seen):
     def read_in_store(self, relative: str, item: str, limit: int) -> bytes | None:
         """The same for a file anywhere in the store, ``relative`` to its root."""
         try:
-            with reading(self.root / relative):
+            with reading(self.root, relative):
                 return _read(self.root, relative, limit)
         except NotSettledError:
             self.waiting += 1

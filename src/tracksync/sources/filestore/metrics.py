@@ -136,7 +136,7 @@ def _groups(data: bytes, max_points: int) -> Iterator[tuple[list[Point], bytes]]
 
 
 def _read_at(root: Path, relative: str, position: int, wanted: int) -> bytes:
-    with reading(root / relative):
+    with reading(root, relative):
         try:
             with open_regular(root, relative) as file:
                 return os.pread(file.fileno(), wanted, position)
@@ -146,7 +146,7 @@ def _read_at(root: Path, relative: str, position: int, wanted: int) -> bytes:
 
 def _size_now(look: Look, relative: str) -> int:
     """The size after an open, which on NFS asks the server where a stat may tell what was true a minute ago."""
-    with reading(look.root / relative):
+    with reading(look.root, relative):
         try:
             with open_regular(look.root, relative) as file:
                 return os.fstat(file.fileno()).st_size

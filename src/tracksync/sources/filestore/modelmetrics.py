@@ -64,7 +64,7 @@ class ModelFileTail:
         wanted = min(BLOCK, self._size - position)
         if wanted <= 0:
             return b""
-        with reading(self._root / self._relative):
+        with reading(self._root, self._relative):
             try:
                 with open_regular(self._root, self._relative) as file:
                     return os.pread(file.fileno(), wanted, position)

@@ -51,7 +51,7 @@ class EventFile:
 
         Each time the file is opened anew, so that network file systems show what is new.
         """
-        with reading(self.root / self.relative):
+        with reading(self.root, self.relative):
             try:
                 with open_regular(self.root, self.relative) as file:
                     return os.pread(file.fileno(), count, offset)

@@ -120,7 +120,7 @@ class RunLog:
     def _read(self, most: int) -> bytes:
         """Bytes behind the last whole record; notes the file's size."""
         try:
-            with reading(self._root / self._relative), open_regular(self._root, self._relative) as file:
+            with reading(self._root, self._relative), open_regular(self._root, self._relative) as file:
                 status = os.fstat(file.fileno())
                 self.size, self.owner = status.st_size, status.st_uid
                 back = 0 if self._offset == len(HEADER) else self._offset - len(self._before)
