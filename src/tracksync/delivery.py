@@ -10,6 +10,7 @@ from tracksync.destination import Destination
 from tracksync.errors import RefusedError
 from tracksync.model import DatasetInput, Mark
 from tracksync.planner import Batch, Kind
+from tracksync.rows import Rows
 
 #: Names of held items, by kind of batch.
 ITEM_NAMES = {Kind.PARAMS: "param", Kind.TAGS: "tag", Kind.DATASETS: "dataset", Kind.METRICS: "metric"}
@@ -31,37 +32,37 @@ def deliver(destination: Destination, run_id: str, batch: Batch) -> Receipt:
     """
     receipt = Receipt()
     send = _sender(destination, run_id, batch.kind)
-    if batch.items:  # whole, without another look at each of its points: hardly ever is one refused
+    items = Rows.of(batch.items) if batch.kind is Kind.METRICS else batch.items
+    if items:  # whole, without another look at each of its points: hardly ever is one refused
         try:
-            send(batch.items)
+            send(items)
         except RefusedError as error:
-            _split(send, batch, list(dict.fromkeys(map(_name, batch.items))), error, receipt)
+            _split(send, batch.kind, items, error, receipt)
     lost = {name for _, name in receipt.refused}
     receipt.marks = [mark for mark in batch.marks if mark[1] not in lost]
     return receipt
 
 
-def _split(
-    send: Callable[[list[Any]], None], batch: Batch, names: list[str], error: RefusedError, receipt: Receipt
-) -> None:
+def _split(send: Callable[[Any], None], kind: Kind, items: Any, error: RefusedError, receipt: Receipt) -> None:  # noqa: ANN401
     """Send the halves of what was refused with ``error``."""
+    names = list(dict.fromkeys(map(_name, items)))
     if len(names) == 1:
-        receipt.refused[batch.kind, names[0]] = error
+        receipt.refused[kind, names[0]] = error
         return
     middle = len(names) // 2
-    for half in (names[:middle], names[middle:]):
-        wanted = set(half)
+    for half in (set(names[:middle]), set(names[middle:])):
+        part = items.only(half.__contains__) if kind is Kind.METRICS else [i for i in items if _name(i) in half]
         try:
-            send([item for item in batch.items if _name(item) in wanted])
+            send(part)
         except RefusedError as smaller:
-            _split(send, batch, half, smaller, receipt)
+            _split(send, kind, part, smaller, receipt)
 
 
 def _name(item: DatasetInput | tuple[str, Any]) -> str:
     return item.item if isinstance(item, DatasetInput) else item[0]
 
 
-def _sender(destination: Destination, run_id: str, kind: Kind) -> Callable[[list[Any]], None]:
+def _sender(destination: Destination, run_id: str, kind: Kind) -> Callable[[Any], None]:
     legal = destination.legal_key
     if kind is Kind.PARAMS:
         return lambda items: destination.log_params(run_id, [(legal(k), v) for k, v in items])
@@ -69,9 +70,4 @@ def _sender(destination: Destination, run_id: str, kind: Kind) -> Callable[[list
         return lambda items: destination.set_tags(run_id, [(legal(k), v) for k, v in items])
     if kind is Kind.DATASETS:
         return lambda items: destination.log_datasets(run_id, items)
-
-    def log_metrics(items: list[Any]) -> None:
-        names = {key: legal(key) for key in {item[0] for item in items}}
-        destination.log_metrics(run_id, [(names[key], point) for key, point in items])
-
-    return log_metrics
+    return lambda items: destination.log_metrics(run_id, items.renamed(legal))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -177,7 +177,7 @@ class DatasetInput:
 class MetricChunk:
     """Consecutive points of one key, in file order; ``mark`` holds once they are acknowledged."""
 
-    points: list[Point]
+    points: Sequence[Point]
     mark: Mark
 
 

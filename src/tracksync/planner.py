@@ -15,6 +15,7 @@ from typing import Any
 
 from tracksync.destination import Limits
 from tracksync.model import DatasetInput, Delta, Mark, MetricTail, Point, TextItem
+from tracksync.rows import PlainPoints, Rows
 
 #: A tail is read in pieces of this part of a batch: full batches without having to cut a piece (and its mark) in two.
 CHUNKS_PER_BATCH = 4
@@ -34,11 +35,11 @@ class Kind(StrEnum):
 class Batch:
     """One request: its items, and the marks ``(part, item, mark)`` that hold once it is acknowledged.
 
-    Items are ``(key, value)`` for params and tags, ``(key, Point)`` for metrics, DatasetInput for datasets.
+    Items are ``(key, value)`` for params and tags, ``(key, Point)`` (as Rows) for metrics, DatasetInput for datasets.
     """
 
     kind: Kind
-    items: list[Any] = field(default_factory=list)
+    items: Any = field(default_factory=list)
     marks: list[tuple[str, str, Mark]] = field(default_factory=list)
     #: whether it holds points whose mark is in a later one, as when NaN and numbers take turns
     ahead: bool = False
@@ -70,12 +71,12 @@ class _Open:
     __slots__ = ("batch", "keys")
 
     def __init__(self) -> None:
-        self.batch, self.keys = Batch(Kind.METRICS), set[str]()
+        self.batch, self.keys = Batch(Kind.METRICS, Rows()), set[str]()
 
     def close(self) -> Iterator[Batch]:
         if self.batch.items or self.batch.marks:
             yield self.batch
-        self.batch, self.keys = Batch(Kind.METRICS), set()
+        self.batch, self.keys = Batch(Kind.METRICS, Rows()), set()
 
 
 def plan_metrics(tails: Iterable[MetricTail], most: int) -> Iterator[Batch]:
@@ -95,7 +96,7 @@ def plan_metrics(tails: Iterable[MetricTail], most: int) -> Iterator[Batch]:
                     yield from other.close()
                 if len(last.batch.items) + len(points) > most:
                     yield from last.close()
-                last.batch.items.extend((tail.key, point) for point in points)
+                last.batch.items.add(tail.key, points)
                 last.keys.add(tail.key)
                 begun = True
             last.batch.marks.append((Kind.METRICS.value, tail.key, chunk.mark))
@@ -104,8 +105,8 @@ def plan_metrics(tails: Iterable[MetricTail], most: int) -> Iterator[Batch]:
     yield from nans.close()
 
 
-def _alike(points: list[Point]) -> Iterator[tuple[bool, list[Point]]]:
-    if not any(p.value != p.value for p in points):
+def _alike(points: Sequence[Point]) -> Iterator[tuple[bool, Sequence[Point]]]:
+    if isinstance(points, PlainPoints) or not any(p.value != p.value for p in points):
         if points:
             yield False, points
         return

@@ -162,7 +162,7 @@ def send(work: Work, batch: Batch, parts: Parts) -> None:
     for part, item, _ in receipt.marks:
         entry.held.pop(f"{ITEM_NAMES[Kind(part)]}:{item}", None)
     if batch.kind is Kind.METRICS:
-        work.acknowledged(parts, points=sum(item[0] not in work.blocked for item in batch.items))
+        work.acknowledged(parts, points=len(batch.items.only(lambda key: key not in work.blocked)))
     if time.monotonic() - work.committed > COMMIT_INTERVAL:
         work.commit(parts)
 
@@ -171,7 +171,7 @@ def _unblocked(work: Work, batch: Batch) -> Batch:
     """The batch without metric keys of which an earlier point was refused."""
     if batch.kind is not Kind.METRICS or not work.blocked:
         return batch
-    items = [item for item in batch.items if item[0] not in work.blocked]
+    items = batch.items.only(lambda key: key not in work.blocked)
     return Batch(batch.kind, items, [mark for mark in batch.marks if mark[1] not in work.blocked])
 
 

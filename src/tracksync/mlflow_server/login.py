@@ -7,8 +7,8 @@ import sys
 from typing import Any, NamedTuple
 
 from tracksync.errors import ConfigError, UnreachableError
-from tracksync.mlflow_server.failures import failure
 from tracksync.mlflow_server.client import host_credentials
+from tracksync.mlflow_server.failures import failure
 
 #: Seconds that the server gets.
 TIMEOUT = 60.0

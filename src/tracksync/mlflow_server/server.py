@@ -206,7 +206,8 @@ class MlflowServer:
             UncertainError: they may be there; servers <= 3.15 also answer so to a NaN that is.
             RefusedError: a step or timestamp that no server takes, or what the server says.
         """
-        if not self.keeps_repeats and points and points[0][1].value != points[0][1].value:
+        first = next(iter(points), None)  # as it is, all are
+        if first and first[1].value != first[1].value and not self.keeps_repeats:
             # Servers <= 3.15 drop what a request holds twice, but for NaN, which equals nothing: that they refuse for
             # good, as a row that is there already.
             points = list({(key, p.timestamp, p.step): (key, p) for key, p in points}.values())

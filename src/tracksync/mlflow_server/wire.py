@@ -12,6 +12,7 @@ from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, RefusedError
 from tracksync.mlflow_server.naming import legal_text
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
+from tracksync.rows import PlainPoints, Rows
 
 #: The largest double: what the SQL stores keep instead of infinity, and give back.
 _INFINITE = 1.7976931348623157e308
@@ -28,16 +29,24 @@ def metrics_body(run_id: str, points: Sequence[tuple[str, Point]]) -> bytes:
     Raises:
         RefusedError: a step or timestamp that is no 64-bit integer, or a timestamp before 1970.
     """
+    rows = [_rows(key, points) for key, points in Rows.of(points).groups]
+    return b'{"run_id":%b,"metrics":[%b]}' % (_key(run_id).encode(), b"".join(rows)[:-1])
+
+
+def _rows(key: str, points: Sequence[Point]) -> bytes:
+    """Objects with a comma behind each."""
+    if isinstance(points, PlainPoints):
+        return points.json(_key(key).encode())
     rows = []
-    for key, (timestamp, value, step) in points:
+    for timestamp, value, step in points:
         if not (0 <= timestamp < INT64 and -INT64 <= step < INT64):
             raise RefusedError(f"metric {key!r}: the server takes no step {step} at timestamp {timestamp}")
         number = repr(float(value)) if value - value == 0 else _special(value)
         try:
-            rows.append(f'{{"key":{_key(key)},"value":{number},"timestamp":{timestamp:d},"step":{step:d}}}')
+            rows.append(f'{{"key":{_key(key)},"value":{number},"timestamp":{timestamp:d},"step":{step:d}}},')
         except ValueError:
             raise RefusedError(f"metric {key!r}: step {step} or timestamp {timestamp} is no integer") from None
-    return f'{{"run_id":{_key(run_id)},"metrics":[{",".join(rows)}]}}'.encode()
+    return "".join(rows).encode()
 
 
 def _special(value: float) -> str:

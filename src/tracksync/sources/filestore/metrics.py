@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tracksync.errors import NotSettledError
 from tracksync.fsutil import NotRegularError, open_regular
 from tracksync.model import Cursor, MetricChunk, Point
+from tracksync.rows import PlainPoints
 from tracksync.sources.filestore.lines import judged, parse_lines
 from tracksync.sources.filestore.look import Look
 from tracksync.sources.seen import reading
@@ -127,12 +128,14 @@ class FileTail:
         return _read_at(self._root, self._relative, position, wanted) if wanted > 0 else b""
 
 
-def _groups(data: bytes, max_points: int) -> Iterator[tuple[list[Point], bytes]]:
+def _groups(data: bytes, max_points: int) -> Iterator[tuple[Sequence[Point], bytes]]:
     """Whole lines in groups: the points of each group, and its bytes."""
     lines = data.split(b"\n")[:-1]
     for start in range(0, len(lines), max_points):
         group = lines[start : start + max_points]
-        yield [point for point in parse_lines(group) if point is not None], b"\n".join(group) + b"\n"
+        whole = b"\n".join(group) + b"\n"
+        plain = PlainPoints.of(whole, len(group))
+        yield plain or [point for point in parse_lines(group) if point is not None], whole
 
 
 def _read_at(root: Path, relative: str, position: int, wanted: int) -> bytes:
