@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 
 import click
 
@@ -15,6 +16,9 @@ from tracksync.cli.logformat import Clean
 
 #: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
 COMMANDS = ("push", "watch", "status", "verify", "prune", "stage", "notify", "doctor", "sources", "demo")
+
+#: What MLflow's client imports starts a thread for each core of the host, and computes nothing here.
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 EPILOG = """\b
@@ -61,6 +65,8 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
 def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")
     handler = logging.StreamHandler()
     handler.setFormatter(Clean())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from tracksync.fsutil import modes_below
-from tracksync.lease import exclusive
 from tracksync.ledger import files
 from tracksync.ledger.codec import Head, decode, read_head
 from tracksync.ledger.folded import Folded, Lines
@@ -31,6 +30,8 @@ def fold(directory: Path, folded: Folded, loose: Iterable[tuple[Path, bytes]], a
     names = {path.stem for path, *_ in settled}
     if len(settled) < at_least:
         return names
+    from tracksync.lease import exclusive  # here: who only reads a ledger need not wait for a library of locks
+
     mode, file_mode = modes_below(directory)
     files.prepare(directory / "stores", mode)
     try:

@@ -13,7 +13,6 @@ from pathlib import Path
 from tracksync.errors import GoneError, HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, login_of, read_small, walk_regular
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
-from tracksync.sources.batteryml.twins import left_out
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
 from tracksync.sources.filestore.experiments import ExperimentTags
@@ -55,6 +54,8 @@ class FileStoreSource:
 
         Empty ones that BatteryML's directories hold whole are left out.
         """
+        from tracksync.sources.batteryml.twins import left_out  # here: `stage` knows no other source, and starts sooner
+
         left = left_out(store.root)
         return (run for run in locate.discover(store, within) if run.path not in left)
 
