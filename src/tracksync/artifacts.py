@@ -21,7 +21,6 @@ from tracksync.model import FileItem
 
 #: While its run is live, a file goes again no sooner than this many times the duration of its last upload.
 RESEND_FACTOR = 10
-WORKERS = 2
 #: Seconds before a file that changed while it was sent is tried again.
 CHANGED_PAUSE = 1.0
 #: Seconds before a file that could not be read is tried again.
@@ -53,13 +52,14 @@ class ArtifactLane:
     def __init__(
         self,
         destination: Destination,
+        workers: int,
         bandwidth: Bandwidth | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._destination = destination
         self._bandwidth = bandwidth
         self._clock = clock
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="artifacts")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="artifacts")
         self._lock = threading.Lock()
         self._futures: dict[str, dict[str, Future[Outcome]]] = defaultdict(dict)
         self._live_again: dict[tuple[str, str], float] = {}

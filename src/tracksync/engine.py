@@ -56,8 +56,11 @@ GROUP = 500
 TAG_INTERVAL = 5 * 60 * 1000
 #: Seconds of batches after which a run that is followed lets the others have their turn.
 TURN = 5.0
-#: Runs replayed at a time. A server on two cores gains little from more.
-WORKERS = 4
+#: Threads that replay runs, help those with many points, and upload artifacts. With those that every command has they
+#: are at most 16: some sites count them against the user. Runs that are followed have little to send at a time, and
+#: events of the file system need threads too.
+WORKERS, HELPERS, UPLOADS = 4, 3, 4
+FOLLOWING = 2, 1, 2
 
 
 #: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
@@ -88,15 +91,17 @@ class Engine:
         self.sources, self.conventions = sources, conventions
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
-        lane = ArtifactLane(destination, settings.bandwidth)
-        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress)
+        workers, helpers, uploads = FOLLOWING if follow else (WORKERS, HELPERS, UPLOADS)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="replay")
+        self._helpers = ThreadPoolExecutor(helpers, thread_name_prefix="points")
+        lane = ArtifactLane(destination, uploads, settings.bandwidth)
+        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers)
         self.parts.jobs = Jobs(off=settings.no_slurm)
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
         self._outage = False
         self._away = threading.Event()
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="replay")
         self._parents = Parents(destination, self.ledger, self._in_hand, conventions)
         self.intake = Intake(self.parts, self.leases, self._parents)
         self.binder = Binder(self.parts, self.leases, self._parents, self.works, conventions)
@@ -109,6 +114,7 @@ class Engine:
     ) -> None:
         self.parts.stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._helpers.shutdown(wait=True, cancel_futures=True)
         self.parts.lane.close()
         self.leases.close()
 

@@ -47,10 +47,15 @@ class Batch:
 
 def plan(delta: Delta, limits: Limits) -> Iterator[Batch]:
     """Yield the batches of a delta in the order in which they are to be sent."""
+    yield from plan_texts(delta, limits)
+    yield from plan_metrics(delta.metrics, limits.metrics_per_batch)
+
+
+def plan_texts(delta: Delta, limits: Limits) -> Iterator[Batch]:
+    """Yield the batches of all that are no points: they go before them, one after the other."""
     yield from _texts(Kind.TAGS, delta.tags, limits.tags_per_batch)
     yield from _texts(Kind.PARAMS, delta.params, limits.params_per_batch)
     yield from _datasets(delta.datasets)
-    yield from plan_metrics(delta.metrics, limits.metrics_per_batch)
 
 
 def _texts(kind: Kind, items: Sequence[TextItem], most: int) -> Iterator[Batch]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
-from tracksync import binding, ended, lineage, modelsync, tags
-from tracksync.delivery import ITEM_NAMES, deliver
+from tracksync import binding, ended, lineage, modelsync, sending, tags
 from tracksync.errors import HeldError, RefusedError
-from tracksync.fitting import fit
 from tracksync.ledger import Problem, State
 from tracksync.model import Delta, FileItem, RunStatus
-from tracksync.planner import Batch, Kind, plan
 from tracksync.servercursor import server_cursor
 from tracksync.trust import trust
 from tracksync.work import Delivered, Parts, Work, now_ms, waits
 
-#: Seconds between commits of the ledger while a run is being delivered.
-COMMIT_INTERVAL = 2.0
 #: Milliseconds: what comes after a longer pause than this may be as old as that, and the source is asked when it came.
 CHANGED_WITHIN = 10 * 60 * 1000
 #: Refused items that the ledger names; it counts them all.
@@ -42,15 +36,10 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         modelsync.make(work, todo, parts)
         send_files(work, todo, parts)
         todo = modelsync.rewritten(work, todo)
-        turn_ends = time.monotonic() + parts.turn
-        limits, legal_key = parts.destination.limits, parts.destination.legal_key
-        for batch in plan(fit(todo, work.entry.cursor, limits, legal_key), limits):
-            if parts.stop.is_set() or time.monotonic() > turn_ends:
-                work.verified = work.verified and not work.patchy
-                work.commit(parts)
-                return State.SYNCING
-            send(work, batch, parts)
-            work.patchy = work.patchy or (batch.ahead and parts.destination.keeps_repeats)
+        if not sending.send_all(work, todo, parts):
+            work.verified = work.verified and not work.patchy
+            work.commit(parts)
+            return State.SYNCING
         modelsync.tell(work, todo, parts)
         work.retried = True
         state = work.entry.state = state_of(work, delta, parts)
@@ -143,47 +132,6 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
         if told.get("parent") == "" and entry.parent_run_id:
             parts.destination.delete_tag(work.run_id, tags.PARENT_PENDING)
         told["parent"] = entry.parent_run_id or ""
-
-
-def send(work: Work, batch: Batch, parts: Parts) -> None:
-    """Deliver one batch and take over the marks that are acknowledged."""
-    entry = work.entry
-    receipt = deliver(parts.destination, work.run_id, _unblocked(work, batch))
-    for (kind, item), error in receipt.refused.items():
-        marks = [mark for mark in batch.marks if mark[1] == item]
-        if kind is Kind.METRICS:
-            work.blocked.add(item)
-        if kind is Kind.PARAMS and _drifted(work, batch, item, parts):
-            receipt.marks += marks
-        else:
-            mark = marks[-1][2] if marks else None
-            work.hold(f"{ITEM_NAMES[kind]}:{item}", Problem(str(error), error.hint, mark))
-    entry.cursor.advance(receipt.marks)
-    for part, item, _ in receipt.marks:
-        entry.held.pop(f"{ITEM_NAMES[Kind(part)]}:{item}", None)
-    if batch.kind is Kind.METRICS:
-        work.acknowledged(parts, points=len(batch.items.only(lambda key: key not in work.blocked)))
-    if time.monotonic() - work.committed > COMMIT_INTERVAL:
-        work.commit(parts)
-
-
-def _unblocked(work: Work, batch: Batch) -> Batch:
-    """The batch without metric keys of which an earlier point was refused."""
-    if batch.kind is not Kind.METRICS or not work.blocked:
-        return batch
-    items = batch.items.only(lambda key: key not in work.blocked)
-    return Batch(batch.kind, items, [mark for mark in batch.marks if mark[1] not in work.blocked])
-
-
-def _drifted(work: Work, batch: Batch, key: str, parts: Parts) -> bool:
-    """Whether a param was refused because the server holds another value: the first stays, the drift is recorded."""
-    there = parts.destination.get_run(work.run_id).params.get(parts.destination.legal_key(key))
-    if there is None or there == dict(batch.items)[key]:
-        return False
-    work.entry.drift = sorted({*work.entry.drift, key})
-    names = ", ".join(work.entry.drift)[: parts.destination.limits.tag_value]
-    parts.destination.set_tags(work.run_id, [(tags.PARAM_DRIFT, names)])
-    return True
 
 
 def send_files(work: Work, todo: Delta, parts: Parts) -> None:

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 from tracksync import ended
@@ -39,6 +40,9 @@ class Parts:
     stop: threading.Event
     #: told of each acknowledgement: points, files, bytes
     progress: Callable[[int, int, int], None]
+    #: threads that help a run with its points, and requests of one run that are under way at a time
+    helpers: Executor
+    lanes: int
     #: ms between updates of the cursor's tag on the server while a run is live
     tag_interval: int = 0
     #: seconds of batches after which a run lets the others have their turn

@@ -24,7 +24,7 @@ from tracksync.survey import survey
 from tracksync.troubles import Told, troubles
 from tracksync.vitals import Observed
 from tracksync.watcher.notices import Notices
-from tracksync.watcher.observe import RUN_DIRECTORIES, Hints
+from tracksync.watcher.observe import MOST_WATCHED, RUN_DIRECTORIES, Hints
 from tracksync.watcher.presence import Presence
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
 from tracksync.watcher.standing import Standing, complete
@@ -255,11 +255,13 @@ class Watcher:
 
     def _follow(self) -> None:
         """Take events of the places where runs appear, and of the live runs."""
-        places = [store.root for store in self._stores] + self._touched.follow(self._stores)
-        places += self._notices.spools
         live = [run.ref for run in self._schedule.unsettled()[:MOST_FOLLOWED]]
-        places += {ref.path.parent for ref in live}
-        places += [ref.path / name for name in RUN_DIRECTORIES for ref in live]
+        # Few are watched: first where the points of runs come, then where new runs do.
+        places = self._touched.follow(self._stores)
+        places += list({ref.path.parent: None for ref in live})[:1]
+        places += [ref.path / name for name in RUN_DIRECTORIES[:2] for ref in live[:MOST_WATCHED]]
+        places += [*(store.root for store in self._stores), *self._notices.spools]
+        places += [ref.path / name for name in RUN_DIRECTORIES[2:] for ref in live]
         self._hints.follow(filter(os.path.isdir, places))
         self._presence.follows(map(self._observed, self._stores), len(self._schedule.runs))
 

@@ -23,8 +23,9 @@ log = logging.getLogger("tracksync")
 
 #: Directories of a run in which something happens while it is live, the busiest first; below them nothing is watched.
 RUN_DIRECTORIES = ("metrics", "", "tags", "artifacts")
-#: Directories that are watched at a time: watchdog keeps a thread for each, and sites allow a user a few hundred.
-MOST_WATCHED = 64
+#: Directories that are watched at a time: watchdog keeps a thread for each, and sites count a user's threads. What is
+#: not watched is looked at when its turn comes.
+MOST_WATCHED = 3
 #: Paths that events may name between two looks; of more the scan finds out by itself.
 MOST_PATHS = 10_000
 #: What to be told of; our own reading makes events too (opened, closed without a write).
