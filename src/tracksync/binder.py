@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from tracksync import binding, lineage, tags
 from tracksync.adoption import agrees, strangers, take_over
 from tracksync.conventions import Convention
 from tracksync.errors import HeldError, RefusedError, RemovedError, UncertainError
+from tracksync.fitting import fit
 from tracksync.lease import Leases
 from tracksync.lineage import Parents
-from tracksync.model import AllSettled, Cursor, Delta
+from tracksync.model import AllSettled, Cursor, Delta, TextItem
 from tracksync.naming import experiment_name
+from tracksync.replay import sendable
+from tracksync.spread import each
 from tracksync.work import Parts, Work
+
+#: Tags that go with a create; the server takes 150, ours among them.
+CREATED_WITH = 100
 
 
 class Binder:
@@ -41,9 +48,15 @@ class Binder:
         """The run as one that needs its counterpart on the server."""
         name = experiment_name(self._parts.settings, work.ref, delta.header)
         tells_place = self._parts.settings.shape.source_path
+        texts = {self._parts.destination.legal_key(tag.key): tag.value for tag in self._tags(work, delta)}
         return binding.Candidate(
-            work.entry, delta.header, work.ref.store, name, moved=work.moved, tells_place=tells_place
+            work.entry, delta.header, work.ref.store, name, moved=work.moved, tells_place=tells_place, texts=texts
         )
+
+    def _tags(self, work: Work, delta: Delta) -> Sequence[TextItem]:
+        """The tags with which a run may be created: each that goes with it is one request less."""
+        limits, legal = self._parts.destination.limits, self._parts.destination.legal_key
+        return fit(sendable(work, delta, self._parts), work.entry.cursor, limits, legal).tags[:CREATED_WITH]
 
     def find(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
         """Find or make the counterparts of the runs that have none yet, or whose create was not looked at twice."""
@@ -53,7 +66,7 @@ class Binder:
                 self._take_over(candidate)
         missing = [c for c in unsure.values() if c.remote is None and c.error is None]
         if missing:
-            binding.create(self._parts.destination, self._parts.ledger, missing)
+            binding.create(self._parts.destination, self._parts.ledger, missing, self._spread)
         return unsure
 
     def look_up(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
@@ -89,6 +102,16 @@ class Binder:
         except (HeldError, RefusedError, RemovedError) as error:
             candidate.error, candidate.entry.run_id, candidate.entry.experiment_id = error, None, None
 
+    def _spread(self, make: Callable[[binding.Candidate], None], candidates: Sequence[binding.Candidate]) -> None:
+        """Make some at a time, parents before their children: a create can name the parent that is there by then."""
+        left = {candidate.entry.source_id: candidate for candidate in candidates}
+        while left:
+            ready = [c for c in left.values() if c.entry.parent not in left] or list(left.values())
+            for candidate in ready:
+                del left[candidate.entry.source_id]
+                candidate.texts |= self._parents.told(candidate.entry)
+            each(make, ready, self._parts.helpers, self._parts.lanes)
+
     def take(self, work: Work, delta: Delta, candidate: binding.Candidate) -> None:
         """Take over what came of a run's candidate.
 
@@ -107,10 +130,25 @@ class Binder:
         if candidate.created and not candidate.adopted:
             work.verified = True
             entry.cursor.advance([("fields", "name", delta.header.name)])
+            self._told(work, delta, candidate.remote.tags)
         elif candidate.adopted or work.moved:
             work.verified, entry.server_cursor, entry.cursor = False, None, Cursor()
         if not (candidate.created or work.moved):
             work.commit(self._parts)
+
+    def _told(self, work: Work, delta: Delta, there: Mapping[str, str]) -> None:
+        """Take over what the server shows of the tags that a run was created with."""
+        entry, legal = work.entry, self._parts.destination.legal_key
+        held = [tag for tag in self._tags(work, delta) if there.get(legal(tag.key)) == tag.value]
+        entry.cursor.advance(("tags", tag.key, tag.mark) for tag in held)
+        link = self._parents.told(entry)
+        if link and link.items() <= there.items() and entry.parent_run_id:
+            lineage.linked(entry, entry.parent_run_id)
+
+    def rest(self, work: Work, delta: Delta) -> Delta:
+        """What is left of a delta after its run was made."""
+        known = work.entry.cursor
+        return replace(delta, tags=tuple(tag for tag in delta.tags if known.get("tags", tag.key) != tag.mark))
 
     def heal(self, new: Sequence[Work]) -> None:
         """Link the children on the server that wait for one of the runs in ``new``, and record it."""

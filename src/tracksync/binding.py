@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
 
 from tracksync import tags
 from tracksync.destination import Destination, Limits, RemoteRun
@@ -39,6 +41,8 @@ class Candidate:
     moved: bool = False
     #: whether the server is told where it lies
     tells_place: bool = True
+    #: what a create may tell besides; tags that it cannot go with are sent later
+    texts: dict[str, str] = field(default_factory=dict)
     #: the counterpart, once it is found or made
     remote: RemoteRun | None = None
     adopted: bool = False
@@ -46,6 +50,9 @@ class Candidate:
     #: whether another tool had put the counterpart there, and it does not say yet that it is ours
     stranger: bool = False
     error: TracksyncError | None = field(default=None)
+
+
+Spread: TypeAlias = Callable[[Callable[[Candidate], None], Sequence[Candidate]], None]
 
 
 def choose(found: Sequence[RemoteRun]) -> RemoteRun:
@@ -116,18 +123,18 @@ def meet(candidate: Candidate, stranger: RemoteRun) -> None:
     candidate.entry.run_id, candidate.entry.experiment_id = stranger.run_id, stranger.experiment_id
 
 
-def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candidate]) -> None:
-    """Make the runs that the server does not know, then look again, in bulk."""
-    made = []
-    for candidate in candidates:
-        if candidate.entry.run_id is not None:
-            candidate.error = HeldError(
-                f"run {candidate.entry.run_id} is not on the server any more, and was not deleted there by hand",
-                "`tracksync verify --repair --recreate` makes it anew",
-            )
-            continue
+def create(destination: Destination, ledger: Ledger, candidates: Sequence[Candidate], spread: Spread) -> None:
+    """Make the runs that the server does not know, then look again, in bulk.
+
+    ``spread`` calls a function for each candidate, some of them at a time.
+    """
+    made: list[Candidate] = []
+    ids = {c.entry.source_id for c in candidates if _MLFLOW_ID.fullmatch(c.entry.source_id)}
+    own = destination.known_runs(ids) if ids else frozenset()
+
+    def make(candidate: Candidate) -> None:
         try:
-            _not_its_own(destination, candidate)
+            _creatable(destination, candidate, own)
             _create(destination, ledger, candidate)
             made.append(candidate)
         except UncertainError as error:
@@ -135,48 +142,54 @@ def create(destination: Destination, ledger: Ledger, candidates: Iterable[Candid
             made.append(candidate)
         except (HeldError, RefusedError, RemovedError) as error:
             candidate.error = error
+
+    spread(make, candidates)
     look_up(destination, made)
 
 
-def _not_its_own(destination: Destination, candidate: Candidate) -> None:
-    """Make sure that the run does not lie in the server's own store, or in a copy of it.
+def _creatable(destination: Destination, candidate: Candidate, own: Collection[str]) -> None:
+    """Make sure that the run was not made before, and does not lie in the server's own store, or in a copy of it.
 
     Where a watched directory holds the server's database, each run that is created there would be found as one more
-    run to create, without end.
+    run to create, without end. ``own`` are the ids that are the server's; it never gives one twice.
 
     Raises:
-        HeldError: the server has a run of this very id; a server never gives one twice.
+        HeldError: it was, or it does.
     """
-    source_id = candidate.entry.source_id
-    if not _MLFLOW_ID.fullmatch(source_id):
-        return  # of no MLflow server; some refuse to be asked
-    try:
-        destination.get_run(source_id)
-    except HeldError:
-        return
-    raise HeldError(
-        f"{destination.address} has run {source_id} itself: {candidate.store.root} is its own store, or a copy of it",
-        "leave that store out, or name another server",
-    )
+    entry = candidate.entry
+    if entry.run_id is not None:
+        raise HeldError(
+            f"run {entry.run_id} is not on the server any more, and was not deleted there by hand",
+            "`tracksync verify --repair --recreate` makes it anew",
+        )
+    if entry.source_id in own:
+        raise HeldError(
+            f"{destination.address} has run {entry.source_id} itself: {candidate.store.root} is its own store, "
+            "or a copy of it",
+            "leave that store out, or name another server",
+        )
+    if not candidate.experiment:
+        raise HeldError("the experiment's name is empty", "name it with --experiment")
 
 
 def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> None:
     entry, header = candidate.entry, candidate.header
-    if not candidate.experiment:
-        raise HeldError("the experiment's name is empty", "name it with --experiment")
     experiment_id = entry.experiment_id or destination.ensure_experiment(candidate.experiment, header.experiment_id)
     entry.experiment_id = experiment_id
     entry.claim = entry.claim or secrets.token_hex(16)
     entry.confirmed = False
     ledger.commit(entry)  # journaled first: after a crash the nonce tells our create from another's
     candidate.created = True
-    candidate.remote = destination.create_run(
-        experiment_id,
-        name=header.name,
-        user=header.user,
-        start_time=header.start_time,
-        tags=identity(candidate) | {tags.CLAIM: entry.claim},
+    send = partial(
+        destination.create_run, experiment_id, name=header.name, user=header.user, start_time=header.start_time
     )
+    own = identity(candidate) | {tags.CLAIM: entry.claim}
+    try:
+        candidate.remote = send(tags={**candidate.texts, **own})
+    except (HeldError, RefusedError):
+        if not candidate.texts:
+            raise
+        candidate.remote = send(tags=own)  # one of them may be the reason, and must not take the run with it
     entry.run_id = candidate.remote.run_id
 
 

@@ -109,6 +109,9 @@ class Destination(Protocol):
     def find_by_param(self, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs of which the param ``key`` is one of ``values``, by value; in bulk, as :meth:`find_runs`."""
 
+    def known_runs(self, run_ids: Collection[str]) -> Collection[str]:
+        """Those of some ids that runs on the server have as their own; ids are 32 hex digits."""
+
     def find_children_waiting(self) -> list[RemoteRun]:
         """Find the runs whose parent was not there yet (tag ``tracksync.parent_pending``)."""
 

@@ -260,7 +260,7 @@ class Engine:
             if isinstance(outcome, Outcome):
                 done.append(outcome)
             else:
-                bound.append((work, delta))
+                bound.append((work, delta if candidate is None else self.binder.rest(work, delta)))
         self.binder.heal([work for work, _ in bound if work.ref.source_id in unsure])
         # A child that was looked at before its parent had an id, and that no tag on the server calls waiting any more.
         done[:] = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]

@@ -77,6 +77,14 @@ class Parents:
         """Whether the server may know by now a run that this one waits for: another process may have sent it."""
         return any(self._absent_for(name) <= 0 for name in entry.waits_for)
 
+    def told(self, entry: Entry) -> dict[str, str]:
+        """The tags with which a run may be created, as far as its parent's id on the server is known here."""
+        known = self._known(entry.parent) if entry.parent is not None else None
+        if known is None:
+            return {}
+        entry.parent_run_id = known
+        return link(entry)
+
     def find(self, entries: Iterable[Entry]) -> None:
         """Fill in the parents' ids on the server; what cannot be found now stays pending."""
         unknown: dict[str, list[Entry]] = {}

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from tracksync.destination import RemoteRun
-from tracksync.errors import ConfigError
-from tracksync.mlflow_server.http import Http
+from tracksync.errors import ConfigError, RefusedError
+from tracksync.mlflow_server.http import API, Http, Request
 from tracksync.mlflow_server.wire import listed, parse_run
 
 SOURCE_TAG = "tracksync.source.run_id"
@@ -20,6 +20,9 @@ PAGE, PAGE_COST = 500, 20
 
 #: Experiments per search: some databases take 2100 values in a query (SQL Server), some 32,766 (SQLite).
 EXPERIMENTS = 2000
+
+#: Run ids per search.
+IDS = 200
 
 #: Experiments per page of a listing.
 EXPERIMENT_PAGE = 1000
@@ -63,6 +66,20 @@ def _find(
             for runs, _ in _search(http, experiments, f"{column} = '{value}'"):
                 _collect(found, wanted, value_of, runs)
     return {value: list(runs.values()) for value, runs in found.items()}
+
+
+def known_runs(http: Http, run_ids: Collection[str]) -> set[str]:
+    """Those of ``run_ids`` that runs on the server have as their own ids. One run is asked for, more are searched."""
+    ids = sorted(run_ids)
+    if len(ids) > 1:
+        try:
+            experiments = experiment_ids(http)
+            parts = [ids[start : start + IDS] for start in range(0, len(ids), IDS)]
+            named = ["attributes.run_id IN ({})".format(", ".join(f"'{i}'" for i in part)) for part in parts]
+            return {run.run_id for name in named for runs, _ in _search(http, experiments, name) for run in runs}
+        except RefusedError:  # a server that knows no IN
+            pass
+    return {i for i in ids if http.send(Request(method="GET", endpoint=f"{API}/runs/get", params={"run_id": i})).ok}
 
 
 def find_waiting(http: Http) -> list[RemoteRun]:

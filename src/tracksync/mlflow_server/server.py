@@ -16,7 +16,15 @@ from tracksync.mlflow_server.experiments import Experiments
 from tracksync.mlflow_server.http import API, Http, Request
 from tracksync.mlflow_server.models import ServerModels
 from tracksync.mlflow_server.naming import legal_text
-from tracksync.mlflow_server.wire import dataset_json, listed, metrics_body, parse_point, parse_run, text_items
+from tracksync.mlflow_server.wire import (
+    dataset_json,
+    listed,
+    metrics_body,
+    new_run,
+    parse_point,
+    parse_run,
+    text_items,
+)
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
 from tracksync.modelport import LoggedModels
 
@@ -130,6 +138,10 @@ class MlflowServer:
         """Find the runs of which a param is one of ``values``, see :func:`search.find_by_param`."""
         return search.find_by_param(self._http, key, values)
 
+    def known_runs(self, run_ids: Collection[str]) -> Collection[str]:
+        """Those of some ids that runs on the server have as their own, see :func:`search.known_runs`."""
+        return search.known_runs(self._http, run_ids)
+
     def find_children_waiting(self) -> list[RemoteRun]:
         """Find the runs whose parent was not there yet."""
         return search.find_waiting(self._http)
@@ -148,7 +160,7 @@ class MlflowServer:
             Request(
                 method="POST",
                 endpoint=f"{API}/runs/create",
-                body=self._new_run(experiment_id, name, user, start_time, tags),
+                body=new_run(self.limits, experiment_id, name, user, start_time, tags),
                 again=Again.NEVER,
                 own=True,
             )
@@ -159,22 +171,6 @@ class MlflowServer:
         if reply.missing or reply.status == 403:
             raise HeldError(reply.line, "the experiment is gone, or may not be written with these credentials")
         raise self._http.refused(reply, None, own=True)
-
-    def _new_run(
-        self, experiment_id: str, name: str, user: str, start_time: int, tags: Mapping[str, str]
-    ) -> dict[str, Any]:
-        # SQLite stores a longer name, PostgreSQL refuses the run. The name and its tag must agree.
-        limits = self.limits
-        name, user = legal_text(name)[: limits.name], legal_text(user)[: limits.user]
-        own = {"mlflow.runName": name, "mlflow.user": user}
-        all_tags = {**tags, **{key: value for key, value in own.items() if value}}
-        return {
-            "experiment_id": experiment_id,
-            "run_name": name,
-            "user_id": user,
-            "start_time": start_time,
-            "tags": text_items(all_tags.items(), limits.tag_value),
-        }
 
     def _parsed(self, answer: Mapping[str, Any]) -> RemoteRun:
         if "run" not in answer:

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
-from tracksync.destination import RemoteRun
+from tracksync.destination import Limits, RemoteRun
 from tracksync.errors import ConfigError, RefusedError
 from tracksync.mlflow_server.naming import legal_text
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
@@ -29,16 +30,20 @@ def metrics_body(run_id: str, points: Sequence[tuple[str, Point]]) -> bytes:
     Raises:
         RefusedError: a step or timestamp that is no 64-bit integer, or a timestamp before 1970.
     """
-    rows = [_rows(key, points) for key, points in Rows.of(points).groups]
+    if isinstance(points, Rows):
+        rows = [
+            p.json(_key(key).encode()) if isinstance(p, PlainPoints) else _objects(zip(repeat(key), p, strict=False))
+            for key, p in points.groups
+        ]
+    else:
+        rows = [_objects(points)]
     return b'{"run_id":%b,"metrics":[%b]}' % (_key(run_id).encode(), b"".join(rows)[:-1])
 
 
-def _rows(key: str, points: Sequence[Point]) -> bytes:
-    """Objects with a comma behind each."""
-    if isinstance(points, PlainPoints):
-        return points.json(_key(key).encode())
+def _objects(points: Iterable[tuple[str, Point]]) -> bytes:
+    """Points as objects with a comma behind each."""
     rows = []
-    for timestamp, value, step in points:
+    for key, (timestamp, value, step) in points:
         if not (0 <= timestamp < INT64 and -INT64 <= step < INT64):
             raise RefusedError(f"metric {key!r}: the server takes no step {step} at timestamp {timestamp}")
         number = repr(float(value)) if value - value == 0 else _special(value)
@@ -58,6 +63,23 @@ def _special(value: float) -> str:
 def text_items(items: Iterable[tuple[str, str]], longest: int | None = None) -> list[dict[str, str]]:
     """Params or tags as a list of JSON objects, values cut to ``longest`` characters where given."""
     return [{"key": legal_text(key), "value": legal_text(value)[:longest]} for key, value in items]
+
+
+def new_run(
+    limits: Limits, experiment_id: str, name: str, user: str, start_time: int, tags: Mapping[str, str]
+) -> dict[str, Any]:
+    """The body of runs/create, with name, user and tag values cut to the limits."""
+    # SQLite stores a longer name, PostgreSQL refuses the run. The name and its tag must agree.
+    name, user = legal_text(name)[: limits.name], legal_text(user)[: limits.user]
+    own = {"mlflow.runName": name, "mlflow.user": user}
+    all_tags = {**tags, **{key: value for key, value in own.items() if value}}
+    return {
+        "experiment_id": experiment_id,
+        "run_name": name,
+        "user_id": user,
+        "start_time": start_time,
+        "tags": text_items(all_tags.items(), limits.tag_value),
+    }
 
 
 def dataset_json(dataset: DatasetInput) -> dict[str, Any]:
