@@ -59,7 +59,7 @@ class Watcher:
         self._found_at = self._listed_at = -LISTING
         #: since when notices wait for the runs to be listed
         self._unlisted: float | None = None
-        self._compared = False
+        self._compared = self._begun = False
         self._presence = Presence(engine.settings.state_dir, engine.ledger.destination, roots)
         self._presence.join(engine.parts)
         #: passes in a row that a server ended which answers the probe
@@ -69,8 +69,11 @@ class Watcher:
         """Follow the stores until the engine's stop event is set; what is in flight then is finished."""
         stop = self._engine.parts.stop
         try:
-            self._wait_for_server(patient=False)
-            self._plan()
+            self._scan(time.monotonic())
+            # Where all runs have been delivered the address is right, and MLflow's client (170 MB) can wait until
+            # there is something to send.
+            if not self._schedule.runs or any(self._schedule.due(time.monotonic())):
+                self._begin(patient=False)
             while not stop.is_set():
                 now = time.monotonic()
                 self._scan(now)
@@ -90,8 +93,10 @@ class Watcher:
         live = sum(run.stamp is None for run in runs)
         return f"following {len(runs):,} run{'' if len(runs) == 1 else 's'}, {live:,} of them not settled"
 
-    def _plan(self) -> None:
-        """Say what is about to be sent."""
+    def _begin(self, *, patient: bool) -> None:
+        """Speak to the server for the first time, and say what is about to be sent."""
+        self._begun = True
+        self._wait_for_server(patient=patient)
         self._scan(time.monotonic())
         first = [run.ref for run in self._schedule.due(time.monotonic())]
         while not self._engine.parts.stop.is_set():
@@ -157,6 +162,8 @@ class Watcher:
                 ripe[run.ref.source_id] = run
         if not ripe:
             return
+        if not self._begun:
+            self._begin(patient=True)
         try:
             outcomes = self._engine.run_pass([run.ref for run in ripe.values()])
         except (UnreachableError, ConfigError) as error:

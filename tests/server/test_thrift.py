@@ -1,0 +1,178 @@
+"""What a delivery costs, as far as it is a promise: requests, their order, threads, and what is not imported."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+
+import pytest
+
+import tracksync
+from oracle import client_of
+from rawstore import RawStore, points
+from tracksync.config import Settings
+from tracksync.report import Report
+from waiting import until
+from watching import started
+
+PARAMS = {f"p{number}": "x" for number in range(30)}
+
+
+@pytest.fixture
+def settings(proxy, state_dir):
+    return Settings(to=proxy.url, state_dir=state_dir, settle=0.0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RawStore(tmp_path / "mlruns")
+
+
+def push(store, settings) -> Report:
+    report = tracksync.push(store.root, settings=settings)
+    assert report.exit_code == 0
+    return report
+
+
+def runs_of(proxy, experiment_name):
+    client = client_of(proxy.url)
+    return client.search_runs([client.get_experiment_by_name(experiment_name).experiment_id])
+
+
+def family(store, experiment, *, members, keys=20, count=100):
+    parent = None
+    for _ in range(members):
+        tags = {"mlflow.parentRunId": parent} if parent else {}
+        metrics = {f"key {key}": points(count) for key in range(keys)}
+        run = store.run(experiment, params=PARAMS, tags=tags | {"model": "gnn"}, metrics=metrics)
+        parent = parent or run.id
+
+
+def test_a_small_run_takes_six_requests_that_write(store, settings, proxy, experiment_name):
+    family(store, experiment_name, members=5)
+    push(store, settings)
+    writes = Counter(seen.path.rpartition("/")[2] for seen in proxy.writes if "/runs/" in seen.path)
+    # one with the params, two with 1,000 points each, and one that says on the server how far the run has come
+    assert writes == {"create": 5, "log-batch": 5 * 4, "update": 5}
+    questions = [seen for seen in proxy.requests if not seen.writes]
+    assert len(questions) <= 30  # each id is searched for three times, where a server holds many runs
+    there = runs_of(proxy, experiment_name)
+    parents = Counter(run.data.tags.get("mlflow.parentRunId") for run in there)
+    assert sorted(parents.values()) == [1, 4]
+    assert parents.keys() - {None} <= {run.info.run_id for run in there}
+
+
+def test_a_push_with_nothing_new_writes_nothing(store, settings, proxy, experiment_name):
+    family(store, experiment_name, members=12, keys=2, count=3)
+    push(store, settings)
+    proxy.clear()
+    push(store, settings)  # looks a second time at what was created
+    assert proxy.writes == []
+    proxy.clear()
+    push(store, settings)
+    assert proxy.writes == []
+    assert len(proxy.requests) <= 6
+
+
+def test_tags_that_the_server_refuses_do_not_take_the_run_with_them(store, settings, proxy, experiment_name):
+    store.run(experiment_name, tags={"good": "1", "bad": "drop table"}, metrics={"loss": points(2)})
+    refusal = json.dumps({"error_code": "INVALID_PARAMETER_VALUE", "message": "no such tag here"})
+    proxy.answer("runs/", 400, body=refusal, holding=b"drop table", times=None)
+    report = tracksync.push(store.root, settings=settings)
+    assert report.exit_code == 5
+    (run,) = runs_of(proxy, experiment_name)
+    assert run.data.tags["good"] == "1"
+    assert run.data.metrics["loss"] == 1 / 7
+    assert proxy.count("runs/create") == 2
+
+
+def test_disjoint_keys_go_together_and_the_points_of_each_in_order(store, settings, proxy, experiment_name):
+    store.run(experiment_name, metrics={f"key {key}": points(3500) for key in range(6)})
+    under_way, steps, most = Counter(), defaultdict(list), [0]
+    lock, second = threading.Lock(), threading.Event()
+
+    def forward(handler, seen):
+        metrics = json.loads(seen.body).get("metrics", ())
+        keys = {metric["key"] for metric in metrics}
+        with lock:
+            assert not any(under_way[key] for key in keys), "two requests of one key at a time"
+            under_way.update(keys)
+            most[0] = max(most[0], sum(1 for count in under_way.values() if count))
+            first = bool(keys) and not steps
+            for metric in metrics:
+                steps[metric["key"]].append(metric["step"])
+        if first:
+            second.wait(20)  # for another one to come before this one is answered
+        elif keys:
+            second.set()
+        handler.forward(seen)
+        with lock:
+            under_way.subtract(keys)
+
+    proxy.act("runs/log-batch", forward)
+    push(store, settings)
+    assert dict(steps) == {f"key {key}": list(range(3500)) for key in range(6)}
+    assert second.is_set()
+    assert most[0] >= 2
+
+
+def test_an_answer_that_is_lost_leaves_a_prefix_of_each_key(store, settings, proxy, experiment_name):
+    store.run(experiment_name, metrics={f"key {key}": points(3500) for key in range(6)})
+    proxy.drop_reply("runs/log-batch", nth=3)
+    proxy.drop_reply("runs/log-batch", nth=9)
+    push(store, settings)
+    client = client_of(proxy.url)
+    (run,) = runs_of(proxy, experiment_name)
+    for key in range(6):
+        history = client.get_metric_history(run.info.run_id, f"key {key}")
+        assert sorted(point.step for point in history) == list(range(3500))
+
+
+def threads_of(process):
+    return len(os.listdir(f"/proc/{process.pid}/task"))
+
+
+def test_a_push_has_sixteen_threads_at_most(store, settings, proxy, experiment_name):
+    for number in range(8):
+        artifacts = {f"{n}.txt": "x" * n for n in range(12)}
+        metrics = {f"key {key}": points(900) for key in range(8)}
+        store.run(f"{experiment_name} {number % 2}", metrics=metrics, artifacts=artifacts)
+    seen = []
+    arguments = ("push", "--settle", "0", "--to", proxy.url, "--state-dir", settings.state_dir, store.root)
+    with started(*arguments) as process:
+        proxy.call("", lambda _: seen.append(threads_of(process)), times=None)
+        assert process.wait(120) == 0
+    assert 8 < max(seen) <= 16
+
+
+def test_a_watch_has_sixteen_threads_at_most(store, settings, proxy, experiment_name):
+    runs = [store.run(f"{experiment_name} {n % 4}", status=1, metrics={"a": points(5)}) for n in range(12)]
+    seen = []
+    arguments = ("watch", "--settle", "0", "--interval", "1", "--to", proxy.url, "--state-dir", settings.state_dir)
+    with started(*arguments, store.root) as process:
+        proxy.call("", lambda _: seen.append(threads_of(process)), times=None)
+        until(lambda: proxy.count("runs/log-batch") >= 12, seconds=90)
+        for run in runs:
+            run.line("b", points(2500))
+            run.artifact("note.txt", b"x")
+        until(lambda: proxy.count("mlflow-artifacts") >= 12, seconds=90)
+        seen.append(threads_of(process))
+        process.terminate()
+        process.wait(30)
+    assert 6 < max(seen) <= 16
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["stage", "--help"], ["notify", "--help"], ["status", "--help"]])
+def test_what_a_hook_calls_starts_without_what_is_heavy(arguments):
+    code = "import sys; from tracksync.cli import main; main(sys.argv[1:], standalone_mode=False); "
+    code += "heavy = {'mlflow', 'requests', 'watchdog', 'numpy', 'pandas', 'filelock', 'google.protobuf', "
+    code += "'tracksync.sources.tensorboard'}; "
+    code += "sys.exit(' '.join(heavy & sys.modules.keys()) or 0)"
+    done = ran_code(code, *arguments)
+    assert done.returncode == 0, done.stderr[-300:]
+
+
+def ran_code(code, *arguments):
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
