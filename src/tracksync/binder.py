@@ -8,7 +8,7 @@ from dataclasses import replace
 from tracksync import binding, lineage, tags
 from tracksync.adoption import agrees, strangers, take_over
 from tracksync.conventions import Convention
-from tracksync.errors import HeldError, RefusedError, RemovedError, UncertainError
+from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError, UncertainError
 from tracksync.fitting import fit
 from tracksync.lease import Leases
 from tracksync.lineage import Parents
@@ -80,7 +80,13 @@ class Binder:
 
     def _meet(self, hands: Iterable[tuple[Work, Delta]], candidates: Mapping[str, binding.Candidate]) -> None:
         """Find the runs of a framework that its own tool has put on the server before."""
-        theirs = {work.ref.source_id: (work, whole) for work, delta in hands if (whole := _recognised(work, delta))}
+        theirs: dict[str, tuple[Work, Delta]] = {}
+        for work, delta in hands:
+            try:
+                if (whole := _recognised(work, delta)) is not None:
+                    theirs[work.ref.source_id] = work, whole
+            except (HeldError, GoneError, NotSettledError) as error:
+                candidates[work.ref.source_id].error = error  # this run's own affair: the others go on
         destination = self._parts.destination
         for source_id, runs in strangers(destination, self._conventions, theirs.keys()).items():
             work, whole = theirs[source_id]

@@ -265,3 +265,18 @@ def test_a_watch_follows_a_run_and_its_child(server, store, settings, experiment
     is_root(server, root)
     is_child(server, child, root)
     equal(store.path, settings)
+
+
+@pytest.mark.slow
+def test_a_run_that_vanishes_while_it_is_looked_for_stops_no_other(server, proxy, store, settings, experiment_name):
+    settings = replace(settings, to=proxy.url, settle=1, interval=0.2, settled_interval=0.3)
+    other, gone = store.root(experiment_name), store.root(experiment_name).path
+    aside = gone.rename(store.path.parent / gone.name)
+    with watching([store.path], settings):
+        until(lambda: found(server.url, other.id) and META in counterpart(server.url, other.id).data.params)
+        proxy.call("runs/search", lambda seen: shutil.rmtree(gone), times=1)
+        aside.rename(gone)
+        until(lambda: not gone.exists())
+        other.train().end()
+        until(lambda: counterpart(server.url, other.id).info.status == "FINISHED")
+    assert found(server.url, gone.name) == []
