@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 #: Directories below each other; a run has a few.
 DEEPEST = 100
 
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Size, mtime and ctime (ns) of a file; a ctime of 0 is not compared, see :func:`_signature`.
@@ -52,8 +53,8 @@ class Inventory:
         return cls(files, directories)
 
 
-def look(top: int) -> Inventory:
-    """List all that lies below the directory behind the descriptor ``top``.
+def look(top: int, *, fresh: bool = False) -> Inventory:
+    """List all that lies below the directory behind the descriptor ``top``; ``fresh``: files as their server has them.
 
     Raises:
         OSError: a directory cannot be listed, or vanished meanwhile.
@@ -75,7 +76,7 @@ def look(top: int) -> Inventory:
                     directories.append(path)
                     pending.append((*names, name))
                 else:
-                    files[path] = _signature(status)
+                    files[path] = _signature(_opened(name, directory) if fresh else status)
     return Inventory(files, tuple(sorted(directories, key=lambda path: path.split("/"))), odd)
 
 
@@ -94,6 +95,15 @@ def _odd(status: os.stat_result, own: os.stat_result, depth: int) -> str | None:
 def _signature(status: os.stat_result) -> Signature:
     # The ctime of a file with further names changes when one of these is removed, by us too.
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns if status.st_nlink == 1 else 0
+
+
+def _opened(name: str, directory: int) -> os.stat_result:
+    """The stat of a file after an open, which on NFS asks the server where a stat may tell what was true a minute ago."""
+    fd = os.open(name, _READ_FLAGS, dir_fd=directory)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _same(status: os.stat_result, known: Signature) -> bool:
@@ -115,7 +125,9 @@ def clear(top: int, seen: Inventory) -> list[str]:
     for path, known in seen.files.items():
         *above, name = path.split("/")
         with suppress(FileNotFoundError), entered(top, above) as directory:
-            if _same(os.stat(name, dir_fd=directory, follow_symlinks=False), known):
+            if _same(os.stat(name, dir_fd=directory, follow_symlinks=False), known) and _same(
+                _opened(name, directory), known
+            ):
                 os.unlink(name, dir_fd=directory)
             else:
                 left.append(path)

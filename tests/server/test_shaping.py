@@ -7,13 +7,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from mlflow.entities import ViewType
 
 from oracle import client_of, counterpart, found
 from rawstore import RUNNING, RawStore, points
-from tracksync.api import prune, push, verify
+from tracksync.api import Silent, prune, push, verify
 from tracksync.bandwidth import Bandwidth
 from tracksync.config import Settings
 from tracksync.ledger import Ledger, State
@@ -21,6 +22,8 @@ from tracksync.mlflow_server import MlflowServer
 from tracksync.prune.pruner import Wish
 from tracksync.shape import REDACTED, Rule, Shape
 from tracksync.status import summary
+from waiting import until
+from watching import watching
 from writer import Writer, grow
 
 SECRET = "s3cr3t-XK42-value"
@@ -344,6 +347,33 @@ def test_all_that_is_sent_counts_for_the_limit(server, store, experiment_name):
     limit = Counting(10**9)
     assert push([store.root], settings=Settings(to=server.url, settle=0.05, bandwidth=limit)).exit_code == 0
     assert 300_000 + 2000 * 40 < limit.taken < 700_000
+
+
+def test_a_watch_follows_what_the_filters_leave_and_sees_a_run_pass_them(server, store, experiment_name):
+    """One run passes at once, one when it has ended, one never; a run that is pruned beneath the watch is gone."""
+    loss = {"loss": points(3)}
+    first = store.run(experiment_name, run_name="first", metrics=loss)
+    later = store.run(experiment_name, run_name="later", metrics=loss, status=RUNNING)
+    never = store.run(experiment_name, run_name="never", metrics=loss)
+    states = {}
+
+    class Heard(Silent):
+        def run(self, report, entry):
+            states[report.name] = report.state
+
+    quick = replace(
+        settings(server, rules=rules("-run:never -status:RUNNING")), interval=0.1, settled_interval=0.1, walk_interval=1
+    )
+    with watching([store.root], quick, Heard()):
+        until(lambda: states.get("first") is State.DONE)
+        assert not found(server.url, later.id)
+        later.end()
+        until(lambda: states.get("later") is State.DONE)
+        assert prune([first.path], settings=settings(server), wish=Wish(yes=True)).verdicts[0].removed
+        until(lambda: states.get("first") is State.GONE)
+        assert states["later"] is State.DONE
+    assert not found(server.url, never.id)
+    assert counterpart(server.url, first.id).info.status == "FINISHED"
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def _still(there: int, token: str, seen: Inventory) -> bool:
     """Whether what was taken out is what was seen: the look right before the removal."""
     try:
         with entered(there, [f"{token}{MOVED}"]) as fd:
-            return look(fd) == seen
+            return look(fd, fresh=True) == seen
     except OSError:
         return False
 
