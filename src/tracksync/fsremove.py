@@ -98,7 +98,7 @@ def _signature(status: os.stat_result) -> Signature:
 
 
 def _opened(name: str, directory: int) -> os.stat_result:
-    """The stat of a file after an open, which on NFS asks the server where a stat may tell what was true a minute ago."""
+    """The stat of a file after an open, which on NFS asks the server where a stat may tell what was true before."""
     fd = os.open(name, _READ_FLAGS, dir_fd=directory)
     try:
         return os.fstat(fd)
