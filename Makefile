@@ -6,6 +6,7 @@
 #   make lint types imports        style, types, direction of imports
 #   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
 #   make test-matrix stores of six MLflow versions, four servers, two clients: all; leaves tests/matrix/RESULTS.md
+#   make bench       how near to what a server takes, beside other tools; BENCH_SCALE=1 whole; tests/benchmarks/RESULTS.md
 #   make test-slurm  the backfill on a real Slurm, whole; leaves tests/slurm/RESULTS.md
 #   make test-pythons  with Python 3.11 to 3.13, and with the oldest dependencies; half an hour
 #   make release     what a release would be: built, checked, installed; publishes nothing
@@ -32,7 +33,10 @@ LIGHT := .venv-light
 SOURCES := pyproject.toml $(shell find src -name '*.py')
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-light test-slurm test-matrix test-kills test-volume screenshots docs test-pythons release venvs venvs-all lint types imports clean
+# mlflow-export-import, for comparison: without its dependencies, which would bring another MLflow
+BENCH := .venv-bench
+
+.PHONY: demo bench test test-all test-light test-slurm test-matrix test-kills test-volume screenshots docs test-pythons release venvs venvs-all lint types imports clean
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -102,6 +106,15 @@ screenshots: .venv/.dev
 	mkdir -p deploy/docs/images
 	TRACKSYNC_TEST_SCREENSHOTS=$(CURDIR)/deploy/docs/images $(BIN)/pytest tests/ui $(ARGS)
 
+$(BENCH)/.done: | .venv/bin/python
+	-$(BIN)/pip install --quiet --no-deps --target $(BENCH) mlflow-export-import==1.2.0 tabulate
+	@mkdir -p $(BENCH) && touch $@
+
+# Asserts nothing: it reports. Runs on a quiet machine are worth more.
+bench: .venv/.dev $(BENCH)/.done
+	BENCH_EXPORT_IMPORT=$(if $(wildcard $(BENCH)/mlflow_export_import),$(CURDIR)/$(BENCH)) \
+	$(BIN)/python tests/benchmarks/run.py
+
 test-matrix: venvs-all
 	TRACKSYNC_TEST_MATRIX=whole $(BIN)/pytest tests/matrix $(ARGS)
 
@@ -128,6 +141,6 @@ imports: .venv/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .venv-mlflow-* $(LIGHT) .nox build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-mlflow-* $(LIGHT) $(BENCH) .nox build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 	rm -rf src/*.egg-info

@@ -176,3 +176,25 @@ def test_what_a_hook_calls_starts_without_what_is_heavy(arguments):
 
 def ran_code(code, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_watch_with_nothing_to_send_does_without_mlflow(store, settings, proxy, experiment_name):
+    run = store.run(experiment_name, metrics={"loss": points(3)})
+    for _ in range(2):  # the second push looks once more at what the first one created
+        push(store, settings)
+    arguments = ("watch", "--settle", "0", "--interval", "1", "--to", proxy.url, "--state-dir", settings.state_dir)
+    proxy.clear()
+    with started(*arguments, store.root) as process:
+        until(lambda: "following" in process.stdout.readline())
+        assert not any("site-packages/numpy" in line for line in maps_of(process))
+        assert proxy.requests == []
+        run.line("loss", points(2, first=3))
+        run.change(end_time=run.fields["end_time"] + 1)  # as a run that was resumed
+        until(lambda: any("log-batch" in seen.path for seen in proxy.requests), seconds=120)
+        assert any("site-packages/numpy" in line for line in maps_of(process))
+        process.terminate()
+
+
+def maps_of(process):
+    with open(f"/proc/{process.pid}/maps") as maps:
+        return maps.readlines()
