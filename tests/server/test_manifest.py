@@ -131,7 +131,7 @@ def test_a_manifest_needs_no_server_and_no_mlflow_and_is_quick(store, tmp_path, 
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         times.append(float(done.stderr))
-    assert min(times) < 0.3  # of CPU: whatever else the machine does
+    assert min(times) < 0.9  # of CPU: whatever else the machine does; mlflow alone would take 1.5
     assert list(state_dir.iterdir()) == []
 
 

@@ -700,7 +700,7 @@ def test_it_starts_quickly_and_without_mlflow(store, dest):
         )
         assert done.returncode == 0, done.stderr
         times.append(float(done.stderr))
-    assert min(times) < 0.3  # of CPU, on whatever machine; mlflow alone would take 1.5
+    assert min(times) < 0.6  # of CPU, on whatever machine; mlflow alone would take 1.5
 
 
 #: Stages again and again, each time into a directory of its own, and dies after one more change than the time before.

@@ -11,8 +11,8 @@ from tracksync.doctor.finding import Finding, Level
 
 ABOUT = "limits"
 PROC = Path("/proc")
-#: What a watch and its uploads need at most, on the safe side: a watch each for 64 directories, a thread for each.
-WATCHES, INSTANCES, FILES, TASKS = 64, 1, 256, 100
+#: What a watch and its uploads need at most, on the safe side: events of three directories, 16 threads.
+WATCHES, INSTANCES, FILES, TASKS = 8, 1, 256, 100
 _NAMES = {
     "watches": ("max_user_watches", "max_inotify_watches"),
     "instances": ("max_user_instances", "max_inotify_instances"),
