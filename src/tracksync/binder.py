@@ -12,6 +12,7 @@ from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError
 from tracksync.fitting import fit
 from tracksync.lease import Leases
 from tracksync.lineage import Parents
+from tracksync.loggedmodel import MODEL_ID
 from tracksync.model import AllSettled, Cursor, Delta, TextItem
 from tracksync.naming import experiment_name
 from tracksync.replay import sendable
@@ -54,9 +55,13 @@ class Binder:
         )
 
     def _tags(self, work: Work, delta: Delta) -> Sequence[TextItem]:
-        """The tags with which a run may be created: each that goes with it is one request less."""
+        """The tags with which a run may be created: each that goes with it is one request less.
+
+        Not those that name a logged model: the models are made after their run, and until then their ids are unknown.
+        """
         limits, legal = self._parts.destination.limits, self._parts.destination.legal_key
-        return fit(sendable(work, delta, self._parts), work.entry.cursor, limits, legal).tags[:CREATED_WITH]
+        told = fit(sendable(work, delta, self._parts), work.entry.cursor, limits, legal).tags
+        return [tag for tag in told if not MODEL_ID.fullmatch(tag.value)][:CREATED_WITH]
 
     def find(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
         """Find or make the counterparts of the runs that have none yet, or whose create was not looked at twice."""
@@ -135,6 +140,7 @@ class Binder:
         entry.confirmed = not candidate.created
         if candidate.created and not candidate.adopted:
             work.verified = True
+            entry.clean = False  # there is a run now, and neither the ledger nor the server says yet what it holds
             entry.cursor.advance([("fields", "name", delta.header.name)])
             self._told(work, delta, candidate.remote.tags)
         elif candidate.adopted or work.moved:

@@ -39,6 +39,7 @@ def store(tmp_path, experiment_name):
         *(pytest.param(*x, marks=pytest.mark.slow) for x in ((429, "date"), (503, "seconds"), (503, "date"))),
     ],
 )
+@pytest.mark.slow
 def test_no_thread_asks_before_the_time(store, settings, proxy, server, status, form):
     told = []
 

@@ -80,7 +80,8 @@ def test_a_firewall_that_dislikes_a_file(store, settings, proxy, server, status)
 )
 def test_a_firewall_that_dislikes_a_tag(store, settings, proxy, server, status):
     headers, body = PAGE
-    proxy.answer("log-batch", status, headers | {"Location": "/blocked"}, body, times=None, holding=b"select 1 from")
+    for request in ("log-batch", "runs/create"):
+        proxy.answer(request, status, headers | {"Location": "/blocked"}, body, times=None, holding=b"select 1 from")
     check(store, server, settings, proxy, "tag:query")
 
 

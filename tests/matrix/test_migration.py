@@ -94,6 +94,7 @@ def test_broken_runs_are_held_and_the_others_counted(migrate, old):
     assert "of the runs, 1 could not be read: nothing of them is counted" in report.completeness.notes
 
 
+@pytest.mark.slow
 def test_what_the_server_lost_since_shows(migrate, old, server):
     """A push knows from its ledger that all was delivered; the report asks the server."""
     migrate()
@@ -125,6 +126,7 @@ def test_runs_of_no_server_are_counted_at_the_source(migrate, old, server, monke
     assert totals(report)["runs"] == (9, 0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_json(old, server, experiment_name):
     arguments = ["push", "--report", "--settle", "0s", "--to", server.url, "--experiment", experiment_name, str(old)]
     done = CliRunner().invoke(main, arguments)

@@ -37,7 +37,7 @@ entries = st.builds(
     name=text, experiment=text, claim=maybe_text, run_id=maybe_text, experiment_id=maybe_text, confirmed=st.booleans(),
     url=maybe_text, cursor=cursor, clean=st.booleans(), server_cursor=maybe_text, server_cursor_time=count,
     stamp=st.none() | st.lists(st.integers(), max_size=5).map(tuple), status=maybe_text, parent=maybe_text,
-    parent_run_id=maybe_text, held=st.dictionaries(text, problem, max_size=3),
+    parent_run_id=maybe_text, waits_for=texts, held=st.dictionaries(text, problem, max_size=3),
     refused=st.dictionaries(text, text, max_size=3), refused_count=count, doubles=texts, other_paths=texts,
     models=st.dictionaries(text, text, max_size=3), models_pending=texts, models_confirmed=st.booleans(),
     drift=texts, points=count, files=count, bytes=count, pending_points=count, pending_files=count,

@@ -109,6 +109,7 @@ def test_ctrl_c_ends_every_process(tmp_path, number):
     assert gone(children)
 
 
+@pytest.mark.slow
 def test_keep_leaves_the_server_up_until_ctrl_c(tmp_path):
     with started("--keep", "--directory", tmp_path / "new") as process:
         text = ""

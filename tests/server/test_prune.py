@@ -139,6 +139,7 @@ def test_only_the_artifacts(server, run, store):
     assert only(pruned(server, store.root)).removed, "what is left may go later"
 
 
+@pytest.mark.slow
 def test_the_command(server, run, store, state_dir):
     deliver(server, store.root)
 
@@ -215,6 +216,7 @@ SPOILT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_of_which_something_is_not_on_the_server_stays(server, store, experiment_name):
     runs = [full(store, experiment_name) for _ in SPOILT]
     whole = full(store, experiment_name)

@@ -179,6 +179,7 @@ def bytes_below(*places):
     return b"".join(p.read_bytes() for place in places for p in sorted(place.rglob("*")) if p.is_file())
 
 
+@pytest.mark.slow
 def test_what_is_redacted_is_nowhere(server, tmp_path, experiment_name, state_dir, caplog):
     """On the server, in its files, in the state directory, in the log, in any output."""
     caplog.set_level(logging.DEBUG)

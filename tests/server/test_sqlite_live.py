@@ -47,6 +47,7 @@ def writes(proxy):
     return [r for r in proxy.requests if r.method != "GET" and r.path.rpartition("/")[2].partition("?")[0] not in reads]
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_from_before_its_database_exists(tmp_path, store, server, settings, experiment_name):
     with watching([tmp_path], settings), training(store.path, experiment_name, 300) as (run, finish):
         until(lambda: (there := remote(server, run)) and there.data.metrics.get("loss"))

@@ -134,6 +134,7 @@ def threads_of(process):
     return len(os.listdir(f"/proc/{process.pid}/task"))
 
 
+@pytest.mark.slow
 def test_a_push_has_sixteen_threads_at_most(store, settings, proxy, experiment_name):
     for number in range(8):
         artifacts = {f"{n}.txt": "x" * n for n in range(12)}
@@ -147,6 +148,7 @@ def test_a_push_has_sixteen_threads_at_most(store, settings, proxy, experiment_n
     assert 8 < max(seen) <= 16
 
 
+@pytest.mark.slow
 def test_a_watch_has_sixteen_threads_at_most(store, settings, proxy, experiment_name):
     runs = [store.run(f"{experiment_name} {n % 4}", status=1, metrics={"a": points(5)}) for n in range(12)]
     seen = []

@@ -122,7 +122,7 @@ def test_which_run_of_the_source_one_on_the_server_is():
 
 
 def test_conventions_are_found_by_their_entry_points(monkeypatch):
-    assert [convention.name for convention in load_conventions()] == ["anemoi"]
+    assert [convention.name for convention in load_conventions()] == ["anemoi", "autoware-ml"]
 
     class Broken:
         name, value = "broken", "nowhere:Nothing"

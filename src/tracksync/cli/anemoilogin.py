@@ -20,7 +20,6 @@ from tracksync.cli.renewed import RenewedToken
 from tracksync.cli.token import LIMIT, Token
 from tracksync.errors import ConfigError, UnreachableError
 from tracksync.fsutil import write_durable
-from tracksync.lease import exclusive
 
 #: The part of its life after which an access token is renewed, and seconds that a refresh token lasts: as in anemoi.
 SHARE, LASTS = 0.7, 29 * 86400
@@ -94,6 +93,8 @@ class AnemoiLogin(RenewedToken):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Have the file to ourselves, among all of tracksync."""
+        from tracksync.lease import exclusive  # a library of locks is behind it, which --help must not wait for
+
         end = time.monotonic() + LOCK_WAIT
         try:
             while True:

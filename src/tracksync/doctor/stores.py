@@ -56,8 +56,8 @@ def stores(paths: Iterable[Path], sources: Mapping[str, Source], interval: float
     alike: dict[tuple[str, Finding], _Alike] = {}
     hints = Hints(lambda _line: None)  # a real attempt to get events: there are limits that nothing shows
     try:
-        hints.follow([_directory(store) for store in found])
         for store, parts in found.items():
+            hints.follow([_directory(store)])  # one after the other: a watch takes events of few, of whichever matter
             key = store.kind, _followed(store, hints, interval)
             alike.setdefault(key, _Alike()).stores.append(store)
             alike[key].runs += yield from _runs(store, parts, sources)

@@ -84,8 +84,8 @@ class Hints(FileSystemEventHandler):
             self._tell(f"no events of some directories ({self._refused}): they are looked at in turn")
 
     def blind(self, directory: Path) -> str:
-        """Why no events come from a directory, as of the last :meth:`follow`; empty when they do."""
-        if directory in self._watches:
+        """Why no events come from a directory or below it, as of the last :meth:`follow`; empty when some do."""
+        if any(watched.is_relative_to(directory) for watched in self._watches):
             return ""
         if not is_local(directory):
             return f"on {filesystem_type(directory)}, where other hosts may write unseen"
