@@ -20,7 +20,7 @@ def settings(proxy, state_dir):
 
 @pytest.fixture
 def store(tmp_path, experiment_name):
-    """Two runs; the first has a file and a tag that somebody may not like."""
+    """Two runs; the first has a file, a tag and a param that somebody may not like."""
     store = Writer(tmp_path / "mlruns")
     for name in ("one", "two"):
         run = store.run(experiment_name, name=name)
@@ -30,6 +30,7 @@ def store(tmp_path, experiment_name):
         if name == "one":
             run.file("large.bin", b"x" * 5_000_000)
             run.tag("query", "select 1 from dual")
+            run.param("dialect", "that of one")
         run.end()
     return store
 
@@ -87,7 +88,7 @@ def test_a_firewall_that_dislikes_a_tag(store, settings, proxy, server, status):
 
 @pytest.mark.slow
 def test_a_run_that_may_not_be_written_while_its_file_is_under_way(store, settings, proxy, server):
-    proxy.answer("log-batch", 403, body="Permission denied", times=None, holding=b"select 1 from")
+    proxy.answer("log-batch", 403, body="Permission denied", times=None, holding=b"that of one")
     proxy.delay("large.bin", 2.0)
     report = tracksync.push([store.root], settings=settings)
     assert (report.exit_code, [run.state for run in report.runs if run.name == "two"]) == (5, [State.DONE])
