@@ -76,7 +76,9 @@ def test_it_works_where_it_is_installed(installed):
     assert say(python, "-m", "tracksync", "--version") == "tracksync 7.8.9\n"
     for name in COMMANDS:
         assert "Examples:" in say(place / "bin" / "tracksync", name, "--help")
-    kinds = {line.split()[0] for line in say(place / "bin" / "tracksync", "sources").splitlines()}
+    sources, _, conventions = say(place / "bin" / "tracksync", "sources").partition("\n\n")
+    assert "anemoi" in conventions
+    kinds = {line.split()[0] for line in sources.splitlines()}
     assert kinds == {path.stem for path in (ROOT / "src/tracksync/sources").glob("*") if path.is_dir()} - {
         "__pycache__", "filestore", "sqlite",
     } | {"mlflow-file", "mlflow-sqlite"}  # fmt: skip
@@ -89,7 +91,7 @@ def test_all_files_are_in_it_and_no_others(built):
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/tracksync").rglob("*.py")}
     wheel = zipfile.ZipFile(built / "tracksync-7.8.9-py3-none-any.whl").namelist()
     inside = {name for name in wheel if ".dist-info/" not in name}
-    assert inside == modules | {"tracksync/py.typed"}
+    assert inside == modules | {"tracksync/py.typed", "tracksync/status/schema.json"}
     assert "tracksync-7.8.9.dist-info/licenses/LICENSE" in wheel
     with tarfile.open(built / "tracksync-7.8.9.tar.gz") as archive:
         sdist = {name.partition("/")[2] for name in archive.getnames()}
