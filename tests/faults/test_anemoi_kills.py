@@ -108,7 +108,7 @@ def test_killed_at_a_step(tell, story):
     seed = random.randrange(2**32)
     numbers = range(1, len(steps) + 1)
     if KILLS < 200:
-        numbers = sorted(random.Random(seed).sample(numbers, min(KILLS // 12, len(numbers))))
+        numbers = sorted(random.Random(seed).sample(numbers, min(KILLS // 20, len(numbers))))
     for number in numbers:
         told = tell(story)
         died = told.push(die_at=number)

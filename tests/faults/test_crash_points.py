@@ -293,7 +293,7 @@ def test_killed_at_every_step(lab, story):
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     if KILLS < 200:
-        numbers = sorted(chance.sample(numbers, min(KILLS // 12, len(points))))
+        numbers = sorted(chance.sample(numbers, min(KILLS // 20, len(points))))
     try:
         for number in numbers:
             # the push after a crash has its own steps: it looks at what is there before it goes on
@@ -307,5 +307,5 @@ def test_killed_at_every_step(lab, story):
 def test_asked_to_end_at_any_step(lab, story):
     """SIGTERM: it ends in order, with 143 unless all was done by then."""
     points = points_of(lab, story())
-    for number in range(1, len(points) + 1, len(points) * 12 // KILLS + 1):
+    for number in range(1, len(points) + 1, len(points) * 20 // KILLS + 1):
         survived(lab, story(), number, by=signal.SIGTERM)
