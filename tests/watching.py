@@ -24,6 +24,10 @@ def watching(paths, settings, listener=None):
     thread.start()
     try:
         yield thread
+    except BaseException as error:
+        if failure:
+            error.add_note(f"the watch had ended: {failure[0]!r}")
+        raise
     finally:
         stop.set()
         thread.join(10)

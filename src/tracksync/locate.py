@@ -36,7 +36,7 @@ def to_path(text: str | Path) -> Path:
 def exists(path: Path) -> bool:
     """Whether a run may lie at ``path``: something is there, or it is ``<database>/<run id>``."""
     # not Path's own, which raise where nobody can tell
-    return os.path.exists(path) or os.path.isfile(path.parent)  # noqa: PTH110, PTH113 -- see above
+    return os.path.exists(path) or os.path.isfile(path.parent)
 
 
 def there(paths: Iterable[Path | str], ledger: Ledger) -> list[Path]:
@@ -152,7 +152,7 @@ def listed(
 
     ``pause`` waits for a moment between two looks, and says whether to look no more.
     """
-    directories = {store: parts for store, parts in stores.items() if not store.root.is_file()}
+    directories = {store: parts for store, parts in stores.items() if not os.path.isfile(store.root)}
     yield from runs_of(directories, sources, unlisted)
     for store in stores.keys() - directories.keys():
         deadline = time.monotonic() + 2 * settle_for(store.root) + 1

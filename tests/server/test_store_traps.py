@@ -76,7 +76,7 @@ def test_trap_04_a_lost_answer_to_nan_points_is_resolved(store, send, proxy, cli
 def test_trap_05_a_refused_batch_in_the_middle_of_a_key_loses_no_point(store, proxy, client, experiment_name):
     run = store.run(experiment_name, metrics={"loss": points(3500), "other": points(5)})
     body = '{"error_code": "INVALID_PARAMETER_VALUE", "message": "not now"}'
-    proxy.answer("runs/log-batch", 400, {"Content-Type": "application/json"}, body, nth=2)
+    proxy.answer("runs/log-batch", 400, {"Content-Type": "application/json"}, body, nth=2, holding=b'"loss"')
     report = push([store.root], to=proxy.url)
     (outcome,) = report.runs
     there = steps(client, outcome)

@@ -240,6 +240,23 @@ def test_a_run_has_ended_at_dest_only_when_all_of_it_is_there(store, dest, go, m
     assert_copied(store.root, dest)
 
 
+def test_what_shows_a_run_while_its_last_file_arrives_does_not_open_it_again(store, dest, go, monkeypatch):
+    run = whole(store)
+    last, real = threading.Event(), carry.carry_meta
+
+    def carry_meta(*arguments, opened):
+        if opened:
+            last.wait(0.5)  # where nothing holds the last file's thread back, the true form is there first
+        changed = real(*arguments, opened=opened)
+        if not opened:
+            last.set()
+        return changed
+
+    monkeypatch.setattr("tracksync.stage.copier.carry_meta", carry_meta)
+    assert go().exit_code == 0
+    assert status_of(dest / run.path.relative_to(store.root)) == "FINISHED"
+
+
 def test_a_run_that_cannot_be_opened_again_gets_nothing():
     """Else what reads FINISHED there would not be complete."""
     with without_root() as scratch:

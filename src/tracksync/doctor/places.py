@@ -30,7 +30,7 @@ def state(directory: Path) -> Iterator[Finding]:
 
 def _there(path: Path) -> bool:
     """Whether something lies at a path, as far as this user may know."""
-    return os.path.exists(path)  # noqa: PTH110 -- Path's own raises where nobody can tell
+    return os.path.exists(path)  # Path's own raises where nobody can tell
 
 
 def _to_be_made(directory: Path) -> Finding:

@@ -118,8 +118,8 @@ def _runs(store: Store, parts: set[Path], sources: Mapping[str, Source]) -> Gene
 
 def _readable(run: Path) -> bool:
     """Whether this user may look into a run's directory, and at what describes the run."""
-    if not os.path.isdir(run):  # noqa: PTH112 -- Path's own raises where nobody can tell
+    if not os.path.isdir(run):  # Path's own raises where nobody can tell
         return True  # a row of a database, or a file, which the store's own rights decide
     document = run / "meta.yaml"
     there = os.access(run, os.R_OK | os.X_OK, effective_ids=True)
-    return there and (os.access(document, os.R_OK, effective_ids=True) or not os.path.exists(document))  # noqa: PTH110
+    return there and (os.access(document, os.R_OK, effective_ids=True) or not os.path.exists(document))

@@ -140,15 +140,18 @@ class Copier:
 
     def _show(self, unit: Unit) -> None:
         """Let a new run be seen at DEST, as one that goes on: from now on a reader follows it."""
-        if unit.is_run and unit.document is not None and not unit.known:
-            self._put(unit, opened=True)
+        with unit.putting:
+            if unit.is_run and unit.document is not None and not unit.known and not unit.closed:
+                self._put(unit, opened=True)
 
     def _finish(self, unit: Unit) -> None:
         """All files of a unit had their turn: its ``meta.yaml`` may say what is true."""
         self._sync(unit)
         if unit.document is not None:
             if not unit.incomplete or (unit.is_run and not unit.document.ended):
-                self._put(unit, opened=False)
+                with unit.putting:
+                    unit.closed = True
+                    self._put(unit, opened=False)
             else:
                 self._show(unit)
         for run in unit.runs:

@@ -83,6 +83,9 @@ class Unit:
     #: Directories with new names in them, which are not durable yet.
     touched: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
+    #: Held while the document is put; whether that was its true form, which no late open one may replace.
+    putting: Lock = field(default_factory=Lock)
+    closed: bool = False
 
     def leave(self, path: str, reason: str, *, for_good: bool = False) -> None:
         """Note that something stays behind; ``for_good``: another stage would not bring it either."""

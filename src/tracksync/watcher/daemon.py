@@ -273,7 +273,7 @@ class Watcher:
         self._presence.follows(map(self._observed, self._stores), len(self._schedule.runs))
 
     def _observed(self, store: Store) -> Observed:
-        why = self._hints.blind(store.root if store.root.is_dir() else store.root.parent)
+        why = self._hints.blind(store.root if os.path.isdir(store.root) else store.root.parent)
         return Observed(store.address, "looks" if why else "events", why)
 
     def _hint(self, paths: Sequence[str], lost: bool) -> None:  # noqa: FBT001 -- what one wait came to, whole

@@ -37,4 +37,4 @@ def new_files(look: Look, artifact_uri: str, paths: PathMap) -> Iterator[FileIte
 def _mapped(artifact_uri: str, paths: PathMap) -> Path | None:
     told = local_path(artifact_uri)
     found = paths.find(PurePosixPath(told)) if told else None
-    return Path(os.path.realpath(found)) if found is not None and found.is_dir() else None
+    return Path(os.path.realpath(found)) if found is not None and os.path.isdir(found) else None

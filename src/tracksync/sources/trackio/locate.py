@@ -23,7 +23,7 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
     """
     path = path.resolve()
     for named in (path, path.parent):
-        if named.suffix == DATABASE and (named.is_file() or has_inbox(named.parent)) and not named.is_dir():
+        if named.suffix == DATABASE and (os.path.isfile(named) or has_inbox(named.parent)) and not os.path.isdir(named):
             yield from [named.parent] if has_inbox(named.parent) or holds_runs(named) else []
             return
     if path.name == INBOX and has_inbox(path.parent):
@@ -40,7 +40,7 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
 
 def has_inbox(directory: Path) -> bool:
     """Whether fragments lie in the inbox of a directory."""
-    if not os.path.isdir(directory / INBOX):  # noqa: PTH112 -- Path's own raises where nobody can tell
+    if not os.path.isdir(directory / INBOX):  # Path's own raises where nobody can tell
         return False
     writers = filter(_WRITER.fullmatch, entries(directory / INBOX, strict=False)[1])
     return any(
