@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from tracksync import __version__
 from tracksync.audit.auditor import verify as compare
 from tracksync.audit.census import census
 from tracksync.audit.findings import Audit, Finding
@@ -224,13 +225,16 @@ def _engine(settings: Settings, stop: threading.Event, listener: Listener, *, fo
         settings.to, settings.token, attempts_seconds=attempts, sleep=pause, bandwidth=settings.bandwidth
     )
     sources = load_sources(PathMap(settings.path_map), settings.settle)
+    conventions = load_conventions() if settings.conventions else ()
+    # Another version may read more, and a convention word it otherwise: then all runs are read once more.
+    terms = f"{__version__} {[one.name for one in conventions]} {settings.deleted}"
     with Engine(
         settings,
         destination,
-        {kind: Shaped(source, settings.shape) for kind, source in sources.items()},
+        {kind: Shaped(source, settings.shape, terms) for kind, source in sources.items()},
         stop,
         listener.progress,
-        conventions=load_conventions() if settings.conventions else (),
+        conventions=conventions,
         follow=follow,
     ) as engine:
         yield engine
@@ -241,9 +245,11 @@ def _once(
 ) -> tuple[list[RunRef], Report]:
     """Say what ``runs`` and those at or below ``roots`` lack on the server, and deliver it."""
     refs, empty, unlisted = _refs(engine, roots, runs)
-    plan = _survey(engine, refs, listener)
+    resting = {ref.source_id for ref in refs if engine.rests(ref)}
+    plan = _survey(engine, [ref for ref in refs if ref.source_id not in resting], listener)
+    plan = plan._replace(found=plan.found + len(resting))
     listener.planned(plan)
-    report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener)
+    report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener, resting)
     report.notes += empty
     report.unlisted += unlisted
     return refs, report

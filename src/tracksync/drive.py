@@ -126,17 +126,23 @@ class _Drive:
         wait_for_server(self.engine.destination, settings.server_wait, self.engine.parts.stop, self.listener.note)
 
 
-def drive(engine: Engine, refs: Collection[RunRef], plan: Plan, listener: Listener) -> Report:
+def drive(
+    engine: Engine, refs: Collection[RunRef], plan: Plan, listener: Listener, resting: Collection[str] = ()
+) -> Report:
     """Deliver all that the named runs hold now; runs that go on are left as they are, up to date.
 
-    Runs that another process holds end up in ``Report.busy``.
+    Runs that another process holds end up in ``Report.busy``. Those of the ids in ``resting`` are known to hold nothing
+    new, and only looked at if the server proves to have lost something.
 
     Raises:
         UnreachableError: the server stayed away longer than the settings allow.
         ConfigError: wrong credentials, or no MLflow server.
     """
     state = _Drive(engine, listener, Report(plan=plan))
-    todo = list(refs)
+    todo = [ref for ref in refs if ref.source_id not in resting]
+    for ref in refs:
+        if ref.source_id in resting and (entry := engine.ledger.get(ref.source_id)) is not None:
+            state.done(Outcome(ref, entry, entry.state, Delivered()))
     while todo and not engine.parts.stop.is_set():
         state.pause = LOOK
         todo = _pass(state, todo)

@@ -31,6 +31,7 @@ from tracksync.errors import (
     UncertainError,
     UnreachableError,
 )
+from tracksync.fingerprints import Fingerprints
 from tracksync.intake import Intake
 from tracksync.lease import Leases
 from tracksync.ledger import Entry, Ledger, Problem, State
@@ -95,7 +96,10 @@ class Engine:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="replay")
         self._helpers = ThreadPoolExecutor(helpers, thread_name_prefix="points")
         lane = ArtifactLane(destination, uploads, settings.bandwidth)
-        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers)
+        fingerprints = Fingerprints(settings, sources)
+        self.parts = Parts(
+            settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers, fingerprints
+        )
         self.parts.jobs = Jobs(off=settings.no_slurm)
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
@@ -174,6 +178,16 @@ class Engine:
             if isinstance(taken, Outcome):
                 done.append(taken)
         return hands
+
+    def rests(self, ref: RunRef) -> bool:
+        """Whether a run was delivered whole and has not changed since, so that a pass would find nothing to do."""
+        self.parts.pulse(Phase.BUSY, "")
+        compared = self.settings.restore or self.parts.restored.is_set() or ref.source_id in self.parts.lacking
+        entry = self.ledger.get(ref.source_id)
+        others = [str(path) for path in self.intake.others.get(ref.source_id, ())]
+        # asked of every run: it is also the first of the two looks that a new fingerprint takes
+        unchanged = self.parts.fingerprints.unchanged(ref, entry)
+        return unchanged and not compared and entry is not None and entry.other_paths == others
 
     def work(self, ref: RunRef) -> Work:
         """The run in hand: its ledger entry, and what earlier looks at it saw."""

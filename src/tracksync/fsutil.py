@@ -110,14 +110,15 @@ def _foreign(status: os.stat_result, directory: int) -> bool:
 def _directory(root: Path, parts: Sequence[str], flags: int) -> int:
     """A descriptor of a directory below ``root``, opened name by name, so that no link is followed."""
     directory = os.open(root, flags if not parts else _PASS_FLAGS)
+    return _enter(directory, parts, flags, (root,))
+
+
+def _enter(directory: int, parts: Sequence[str], flags: int, above: tuple[str | Path, ...]) -> int:
+    """The same from a descriptor on, which is closed; ``above`` is where it was opened, to be named in errors."""
     for number, part in enumerate(parts, start=1):
+        how = (flags if number == len(parts) else _PASS_FLAGS) | os.O_NOFOLLOW
         try:
-            below = _open_at(
-                part,
-                (flags if number == len(parts) else _PASS_FLAGS) | os.O_NOFOLLOW,
-                directory,
-                (root, *parts[:number]),
-            )
+            below = _open_at(part, how, directory, (*above, *parts[:number]))
         finally:
             os.close(directory)
         directory = below
@@ -149,27 +150,33 @@ def walk_regular(root: Path, top: str = "") -> Iterator[tuple[str, os.stat_resul
     reported, never entered, nor is one that becomes a link meanwhile. A directory that vanishes meanwhile is passed
     over; one that may not be read raises PermissionError.
     """
-    above = top.split("/") if top else []
-    pending: list[tuple[str, ...]] = [()]
-    while pending:
-        names = pending.pop()
-        try:
-            directory = _directory(root, [*above, *names], _LIST_FLAGS)
-        except (FileNotFoundError, NotADirectoryError, NotRegularError):
-            continue
-        below = []
-        try:
-            for entry in _entries(directory):
-                if entry.is_dir(follow_symlinks=False):
-                    below.append((*names, entry.name))
-                    continue
-                with suppress(FileNotFoundError):  # where a listing has no types, a vanished file looks like no file
-                    status = entry.stat(follow_symlinks=False)
-                    own = entry.is_file(follow_symlinks=False) and not _foreign(status, directory)
-                    yield "/".join((*names, entry.name)), status if own else None
-        finally:
-            os.close(directory)
-        pending.extend(reversed(below))
+    try:
+        start = open_directory(root, top)
+    except (FileNotFoundError, NotADirectoryError, NotRegularError):
+        return
+    try:
+        pending: list[tuple[str, ...]] = [()]
+        while pending:
+            names = pending.pop()
+            try:
+                directory = _enter(os.dup(start), names or (".",), _LIST_FLAGS, (root, top))
+            except (FileNotFoundError, NotADirectoryError, NotRegularError):
+                continue
+            below = []
+            try:
+                for entry in _entries(directory):
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append((*names, entry.name))
+                        continue
+                    with suppress(FileNotFoundError):  # where a listing has no types, a vanished file looks like none
+                        status = entry.stat(follow_symlinks=False)
+                        own = entry.is_file(follow_symlinks=False) and not _foreign(status, directory)
+                        yield "/".join((*names, entry.name)), status if own else None
+            finally:
+                os.close(directory)
+            pending.extend(reversed(below))
+    finally:
+        os.close(start)
 
 
 def _entries(directory: int) -> list[os.DirEntry[str]]:

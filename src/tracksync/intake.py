@@ -49,6 +49,7 @@ class Intake:
         if not meant(delta, self._parts.settings):
             return None
         if work.entry.state in (State.DONE, State.LIVE) and not self._due(work, delta):
+            self._note(work, delta)
             return Outcome(
                 work.ref, work.entry, work.entry.state, work.delivered, again=bool(delta.waiting) or work.closing
             )
@@ -72,6 +73,9 @@ class Intake:
     def _read(self, work: Work) -> Delta | None:
         """Read the run; None while it is being written at this moment."""
         work.stamp = work.source.stamp(work.ref)
+        # of one that goes on it would not be kept
+        goes_on = work.entry.state is State.LIVE
+        work.fingerprint = None if goes_on else self._parts.fingerprints.settled(work.ref)
         try:
             delta = work.read()
             if self._ends(work, delta):
@@ -81,6 +85,17 @@ class Intake:
                 raise HeldError(f"{error}, and stays so", error.hint or "mend the file, or remove the run") from error
             return None
         return delta if delta.excluded else self._identify(work, delta)
+
+    def _note(self, work: Work, delta: Delta) -> None:
+        """Keep the fingerprint of a run that was read in vain, lest it be read in vain again."""
+        entry, found = work.entry, work.fingerprint
+        whole = entry.state is State.DONE and entry.stamp is not None and not delta.waiting and not work.moved
+        if not whole or found in (None, entry.fingerprint) or not self._leases.acquire(entry.source_id):
+            return
+        if self._parts.ledger.get(entry.source_id) == entry:  # nobody else was at work since we looked
+            entry.fingerprint = found
+            self._parts.ledger.take(entry)
+            work.taken = True
 
     def _identify(self, work: Work, delta: Delta) -> Delta:
         """Note what the run is called and whose child it is; a parent that cannot be is refused."""

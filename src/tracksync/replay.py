@@ -54,6 +54,7 @@ def _last(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether nothing came to a run that has ended while it was sent: what reads FINISHED there must be complete."""
     if not todo.header.ended or todo.empty:
         return True
+    work.fingerprint = parts.fingerprints.settled(work.ref)
     late = work.read()
     return late.header.ended and sendable(work, late, parts).empty
 
@@ -114,7 +115,7 @@ def untold(work: Work, todo: Delta, parts: Parts) -> bool:
 def begin(work: Work, todo: Delta, parts: Parts) -> None:
     """Journal that writes follow, and tell the server what is true of the run itself from the start."""
     entry, header, told = work.entry, todo.header, work.entry.cursor.parts["fields"]
-    entry.clean, entry.stamp, entry.state = False, None, State.SYNCING
+    entry.clean, entry.stamp, entry.fingerprint, entry.state = False, None, None, State.SYNCING
     work.commit(parts)
     grows = bool(todo.files or todo.models) or any(tail.size()[0] for tail in todo.metrics)
     if entry.status is not None and not header.deleted and (grows or not header.ended):
@@ -206,7 +207,7 @@ def finish(work: Work, delta: Delta, parts: Parts) -> None:
     entry.clean, entry.last_success, entry.last_error = True, now, None
     if not entry.held:
         entry.attempts, entry.retry_at = 0, 0
-    entry.stamp = work.stamp if entry.state is State.DONE else None
+    entry.stamp, entry.fingerprint = (work.stamp, work.fingerprint) if entry.state is State.DONE else (None, None)
     work.commit(parts)
 
 

@@ -17,7 +17,7 @@ from tracksync.linkfile import Link
 from tracksync.loggedmodel import PARAM, TAG, LoggedModel, item
 from tracksync.model import AllSettled, Cursor, Delta, FileItem, Looks, Mark, RunHeader, RunRef, Store, Tally, TextItem
 from tracksync.shape import REDACTED, Shape
-from tracksync.sources import Source
+from tracksync.sources import Fingerprinted, Source
 from tracksync.sources.pathmap import PathMap
 
 #: Where tracksync keeps whole values: no artifacts of the run.
@@ -33,10 +33,18 @@ _TEXT = re.compile(r"(?:[^/:]+/)?(?:param|tag):(.*)", re.DOTALL)
 
 
 class Shaped:
-    """See the module. Safe to share between threads, as the source is."""
+    """See the module. Safe to share between threads, as the source is.
 
-    def __init__(self, source: Source, shape: Shape) -> None:
+    Args:
+        source: reads the runs.
+        shape: what of them is sent.
+        terms: what else decides that; only a run that was delivered on the same terms counts as unchanged.
+    """
+
+    def __init__(self, source: Source, shape: Shape, terms: str = "") -> None:
         self._source, self._shape = source, shape
+        #: all that decides what of a run is sent, besides the run
+        self._terms = _digest(f"{terms} {replace(shape, runs=frozenset())}")
         self.kind, self.recognised_by = source.kind, source.recognised_by
         self.path_map: PathMap = source.path_map
         self.settle: float | None = source.settle
@@ -56,6 +64,11 @@ class Shaped:
     def stamp(self, run: RunRef) -> tuple[int, ...] | None:
         """See Source.stamp."""
         return self._source.stamp(run)
+
+    def fingerprint(self, run: RunRef) -> str | None:
+        """The source's, as long as the same of the run is to be sent; see Fingerprinted.fingerprint."""
+        found = self._source.fingerprint(run) if isinstance(self._source, Fingerprinted) else None
+        return None if found is None else f"{found}-{self._terms}"
 
     def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
         """See Source.parents."""

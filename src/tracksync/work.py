@@ -16,6 +16,7 @@ from tracksync.config import Settings
 from tracksync.conventions import Convention, reword
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import TracksyncError
+from tracksync.fingerprints import Fingerprints
 from tracksync.ledger import Entry, Ledger, Problem, State
 from tracksync.model import AllSettled, Cursor, Delta, Looks, RunRef
 from tracksync.modelport import RemoteModel
@@ -43,6 +44,7 @@ class Parts:
     #: threads that help a run with its points, and requests of one run that are under way at a time
     helpers: Executor
     lanes: int
+    fingerprints: Fingerprints
     #: ms between updates of the cursor's tag on the server while a run is live
     tag_interval: int = 0
     #: seconds of batches after which a run lets the others have their turn
@@ -108,6 +110,8 @@ class Work:
     looks: Looks
     #: ``Source.stamp`` from before the run was read
     stamp: tuple[int, ...] | None = None
+    #: its fingerprint from before it was read, if it may be kept
+    fingerprint: str | None = None
     #: whether this process has compared the run on the server with the ledger and knows the outcome of all its
     #: writes since
     verified: bool = False
@@ -263,7 +267,7 @@ def at_home(entry: Entry, ref: RunRef) -> Entry:
     source of this one: what the server holds decides.
     """
     if entry.kind != ref.store.kind:
-        entry.kind, entry.clean, entry.stamp = ref.store.kind, False, None
+        entry.kind, entry.clean, entry.stamp, entry.fingerprint = ref.store.kind, False, None, None
         entry.cursor = Cursor({"fields": entry.cursor.parts["fields"]})
     return entry
 

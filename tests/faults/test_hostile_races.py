@@ -12,7 +12,7 @@ import tracksync
 from rawstore import START, RawStore, points, write
 from tracksync.config import Settings
 from tracksync.errors import TracksyncError
-from tracksync.model import AllSettled, Cursor, Store
+from tracksync.model import AllSettled, Cursor, RunRef, Store
 from tracksync.sources.filestore import FileStoreSource
 from tracksync.sources.sqlite import SqliteSource
 from waiting import until
@@ -46,6 +46,23 @@ def swapping(path, target, spare):
         assert process.poll() is None, "the swapper has died"
     finally:
         process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("what", [".", ".."])
+def test_nor_is_it_asked_for_its_times(tmp_path, what):
+    """By what looks at times alone: when a run was changed last, and whether it was at all."""
+    store = RawStore(tmp_path / "mlruns")
+    run = store.run("weather", artifacts={"a.txt": "x"})
+    source, ref = FileStoreSource(), RunRef(Store("mlflow-file", store.root), run.id, run.path)
+    before = source.fingerprint(ref)
+    assert source.newest(ref)
+    place = (run.path / what).resolve()
+    outside = place.rename(tmp_path / "outside")
+    place.symlink_to(outside)
+    with Sentry(outside) as sentry:
+        assert source.newest(ref) == 0
+        assert FileStoreSource().fingerprint(ref) != before
+        assert sentry.opened == []
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def full():
         server_cursor="{}",
         server_cursor_time=5,
         stamp=(1, 2),
+        fingerprint="a-b",
         status="FAILED",
         parent="p",
         parent_run_id="q",

@@ -28,6 +28,7 @@ _VERSION = re.compile(rb'\{"version":([0-9]{1,9}),')
 _TEXTS = ("name", "experiment", "job_cluster")
 _OPTIONAL_TEXTS = (
     "claim", "run_id", "experiment_id", "url", "server_cursor", "status", "parent", "parent_run_id", "job", "job_state",
+    "fingerprint",
 )  # fmt: skip
 _COUNTS = (
     "server_cursor_time", "refused_count", "points", "files", "bytes",

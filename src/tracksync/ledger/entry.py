@@ -58,6 +58,8 @@ class Entry:
     server_cursor_time: int = 0
     #: ``Source.stamp`` when all was delivered and settled; None while it is not.
     stamp: tuple[int, ...] | None = None
+    #: Its fingerprint then (Fingerprinted); None where there is none that proves that nothing has changed.
+    fingerprint: str | None = None
     status: str | None = None  # status last delivered
     #: Job that the run's tags name ("123", "123_4" of an array), and the cluster's name if they tell it.
     job: str | None = None

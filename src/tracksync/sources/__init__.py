@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tracksync.errors import ConfigError
 from tracksync.model import Cursor, Delta, Looks, RunRef, Store, Tally
@@ -73,6 +73,14 @@ class Source(Protocol):
 
     def tally(self, cursor: Cursor) -> Tally:
         """How much lies before ``cursor``."""
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """What a source may do besides: tell without reading whether a run has changed at all."""
+
+    def fingerprint(self, run: RunRef) -> str | None:
+        """What changes whenever anything does that :meth:`Source.read` would find; None where only a read tells."""
 
 
 def load_sources(path_map: PathMap | None = None, settle: float | None = None) -> dict[str, Source]:

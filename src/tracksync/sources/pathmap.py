@@ -13,6 +13,10 @@ class PathMap:
     def __init__(self, pairs: Mapping[str, str] | None = None) -> None:
         self._pairs = {PurePosixPath(local_path(old) or old): Path(new) for old, new in (pairs or {}).items()}
 
+    def __bool__(self) -> bool:
+        """Whether anything was said at all."""
+        return bool(self._pairs)
+
     def find(self, path: PurePosixPath) -> Path | None:
         """Where ``path`` is now; None when nothing was said about it."""
         place = self.place(path)

@@ -120,3 +120,13 @@ class Seen:
                 self.refused[f"{kind}:{shown}"] = LEFT
             else:
                 self.waiting += 1
+
+
+def newest_below(root: Path, directory: Path) -> int:
+    """The newest mtime, in ms since the epoch, of the files of a directory below ``root``; 0 where there are none.
+
+    No link on the way is followed: the directory of a run may become one at any time.
+    """
+    below = str(directory.relative_to(root)) if directory != root else ""
+    times = (status.st_mtime_ns for _, status in walk_regular(root, below) if status is not None)
+    return max(times, default=0) // 1_000_000

@@ -158,6 +158,8 @@ class Watcher:
         for run in list(self._schedule.due(now)):
             if now < run.walk and (self._unchanged(run) or self._waits(run.ref)):
                 self._schedule.skip(run, now)
+            elif run.stamp is not None and self._engine.rests(run.ref):
+                self._schedule.looked(run, now, State.DONE, run.stamp, busy=False)
             else:
                 ripe[run.ref.source_id] = run
         if not ripe:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tracksync.errors import GoneError, HeldError, NotSettledError, TracksyncError
-from tracksync.fsutil import owner_of, walk_regular
+from tracksync.fsutil import owner_of
 from tracksync.model import Cursor, Delta, FileItem, Looks, MetricTail, RunHeader, RunRef, RunStatus, Store, Tally
 from tracksync.sources import claims
 from tracksync.sources.artifacts import new_artifacts
@@ -33,7 +33,7 @@ from tracksync.sources.batteryml.twins import say_once, twins
 from tracksync.sources.claims import Role
 from tracksync.sources.documents import flat, none_taken, rows
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.seen import AGAIN, Seen, reading
+from tracksync.sources.seen import AGAIN, Seen, newest_below, reading
 from tracksync.sources.tensorboard.files import EventFile
 from tracksync.sources.tensorboard.history import Histories, History, points_before
 from tracksync.sources.tensorboard.locate import stamp_of
@@ -109,8 +109,7 @@ class BatteryMlSource:
 
     def newest(self, run: RunRef) -> int:
         """The newest mtime of the run's files; see Source.newest."""
-        times = (status.st_mtime_ns for _, status in walk_regular(run.path) if status is not None)
-        return max(times, default=0) // 1_000_000
+        return newest_below(run.store.root, run.path)
 
     def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
         """Look at a run; see Source.read."""

@@ -139,9 +139,10 @@ def _named(path: Path) -> tuple[str, int] | None:
 
 
 def _twin(local: Local, path: Path) -> Twin | None:
-    in_database = path.parent.is_file()
+    in_database = os.path.isfile(path.parent)
     store = path.parent if in_database else path.parent.parent
-    if not in_database and not any(status for name, status in walk_regular(path) if name != "meta.yaml"):
+    files = () if in_database else walk_regular(store, f"{path.parent.name}/{path.name}")
+    if not in_database and not any(status for name, status in files if name != "meta.yaml"):
         return Twin(path, store, empty=True)
     return Twin(path, store, empty=False) if _agree(local.path, path, in_database=in_database) else None
 

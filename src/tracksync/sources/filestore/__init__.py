@@ -11,18 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tracksync.errors import GoneError, HeldError, NotSettledError
-from tracksync.fsutil import NotRegularError, login_of, read_small, walk_regular
+from tracksync.fsutil import NotRegularError, login_of, read_small
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
 from tracksync.sources.filestore.experiments import ExperimentTags
 from tracksync.sources.filestore.files import new_files
+from tracksync.sources.filestore.fingerprint import Fingerprints
 from tracksync.sources.filestore.look import Look
 from tracksync.sources.filestore.metrics import mark_of, new_metrics
 from tracksync.sources.filestore.models import ModelIndex, new_models
 from tracksync.sources.filestore.text import Text, new_params, new_tags, read_texts
 from tracksync.sources.pathmap import PathMap
-from tracksync.sources.seen import reading
+from tracksync.sources.seen import newest_below, reading
 from tracksync.sources.texts import PARENT, RUN_NAME, parent_of
 
 #: Characters of a run's or a user's name: no server keeps more than 255, and the ledger keeps each.
@@ -40,6 +41,7 @@ class FileStoreSource:
         self.settle: float | None = None
         self._experiments: dict[Path, tuple[tuple[int, ...], meta.ExperimentMeta]] = {}
         self._experiment_tags, self._models = ExperimentTags(), ModelIndex()
+        self._fingerprints = Fingerprints()
 
     def find(self, path: Path) -> Iterator[Store]:
         """Find file stores; see Source.find.
@@ -69,6 +71,11 @@ class FileStoreSource:
             return (-1, -1)  # no stamp of a settled run: whoever compares will read, and learn what it is
         return (status.st_mtime_ns, status.st_size)
 
+    def fingerprint(self, run: RunRef) -> str | None:
+        """By the names, sizes and times of all files; see Fingerprinted.fingerprint."""
+        # where artifacts may lie elsewhere, only the run's document says where
+        return None if self.path_map else self._fingerprints.of(run.store.root, run.path)
+
     def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
         """The runs' parents, by one small file each; see Source.parents."""
         named = ((run.source_id, locate.parent(store, run)) for run in runs)
@@ -76,8 +83,7 @@ class FileStoreSource:
 
     def newest(self, run: RunRef) -> int:
         """The newest mtime of the run's files; see Source.newest."""
-        times = (status.st_mtime_ns for _, status in walk_regular(run.path) if status is not None)
-        return max(times, default=0) // 1_000_000
+        return newest_below(run.store.root, run.path)
 
     def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
         """Look at a run; see Source.read."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tracksync.config import SETTLE_LOCAL, SETTLE_NETWORK
 from tracksync.errors import GoneError, NotSettledError
-from tracksync.fsutil import login_of, walk_regular
+from tracksync.fsutil import login_of
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, RunStatus, Store, Tally
 from tracksync.mounts import is_local
 from tracksync.sources import spooltails
@@ -23,7 +23,7 @@ from tracksync.sources.noether.sidecar import end_beside
 from tracksync.sources.noetherrules import setup_of
 from tracksync.sources.pathmap import PathMap
 from tracksync.sources.pointspool import ScratchDirectory
-from tracksync.sources.seen import Seen, reading
+from tracksync.sources.seen import Seen, newest_below, reading
 from tracksync.sources.values import Scratch, new_params, new_tags
 from tracksync.sources.wandb import locate
 from tracksync.sources.wandb.files import new_files
@@ -89,8 +89,7 @@ class WandbSource:
 
     def newest(self, run: RunRef) -> int:
         """The newest mtime of the run's files; see Source.newest."""
-        times = (status.st_mtime_ns for _, status in walk_regular(run.path) if status is not None)
-        return max(times, default=0) // 1_000_000
+        return newest_below(run.store.root, run.path)
 
     def read(self, run: RunRef, cursor: Cursor, looks: Looks) -> Delta:
         """Look at a run; see Source.read."""

@@ -1,0 +1,51 @@
+"""Runs that look as they did when all of them had been delivered: there is no need to read them again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tracksync.config import Settings
+from tracksync.ledger import Entry, State
+from tracksync.model import RunRef
+from tracksync.sources import Fingerprinted, Source
+
+
+class Fingerprints:
+    """Takes the fingerprints of runs, and compares them with those that the ledger keeps.
+
+    One is kept only if it was the same twice, as many seconds apart as a file needs to settle, and before the read that
+    found nothing more: a change within one tick of a coarse clock would not show in it. Safe to share between threads.
+    """
+
+    def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
+        self._settings, self._sources = settings, sources
+        #: source id -> the fingerprint and when it was first seen (monotonic seconds)
+        self._first: dict[str, tuple[str, float]] = {}
+
+    def settled(self, ref: RunRef) -> str | None:
+        """The fingerprint of a run that is about to be read, if it may be kept; None while it may not."""
+        source = self._sources[ref.store.kind]
+        found, now = source.fingerprint(ref) if isinstance(source, Fingerprinted) else None, time.monotonic()
+        if found is None:
+            return None
+        known = self._first.get(ref.source_id)
+        if known is None or known[0] != found:
+            self._first[ref.source_id] = found, now
+            return None
+        return found if now - known[1] >= self._settings.settle_for(ref.path) else None
+
+    def unchanged(self, ref: RunRef, entry: Entry | None) -> bool:
+        """Whether all of a run was delivered, and it looks as it did then; counts as the first look at it."""
+        self.settled(ref)
+        known = self._first.get(ref.source_id)
+        return entry is not None and known is not None and known[0] == entry.fingerprint and _at_rest(entry, ref)
+
+
+def _at_rest(entry: Entry, ref: RunRef) -> bool:
+    """Whether nothing is expected of a run, here or from other runs, until its files change."""
+    here = (entry.path, entry.kind) == (str(ref.path), ref.store.kind)  # whichever host it was delivered from
+    sure = entry.confirmed and entry.models_confirmed and entry.clean
+    linked = entry.parent is None or entry.parent_run_id is not None
+    expects = entry.waits_for or entry.models_pending or entry.doubles or entry.held
+    return entry.state is State.DONE and here and sure and linked and not expects
