@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
 from tracksync.mlflow_server.client import host_credentials, load
 from tracksync.mlflow_server.failures import failure
+from tracksync.mlflow_server.pace import Pace
 from tracksync.mlflow_server.reply import Reply, refusal
 from tracksync.retry import retrying
 
@@ -36,6 +38,9 @@ CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
 #: Seconds for which an upload may not move on. urllib3 uses its connect timeout for each piece that is sent, too, and
 #: a server whose only worker is busy takes nothing meanwhile.
 STALL_TIMEOUT = 120.0
+
+#: Writes that are under way at a time, at the most: as many as there are threads that send any.
+MOST_WRITES = 8
 
 _BLOCKED = "the server answers otherwise: does a firewall or proxy before it block this one request?"
 
@@ -96,6 +101,7 @@ class Http:
         self._token = token
         self._seconds = attempts_seconds
         self._sleep, self._bandwidth = sleep, bandwidth
+        self._pace = Pace(MOST_WRITES, sleep)
         #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
         self._asked: tuple[UnreachableError, float] | None = None
 
@@ -136,7 +142,10 @@ class Http:
             raise UnreachableError(str(self._asked[0]), self._asked[0].hint, retry_after=left)
         try:
             token = self._token() if self._token else None
-            reply = self._answer(request, data, token)
+            # Questions go out at once: they are few, and whoever asks holds up others.
+            write = request.own and isinstance(data, bytes)
+            with self._pace.turn(len(data or b"")) if write else nullcontext():
+                reply = self._answer(request, data, token)
             if reply.status == 401 and token is not None and (newer := self._newer(token)) != token:
                 # The token was replaced, or ended, while the request was under way.
                 reply = self._answer(request, data, newer)
