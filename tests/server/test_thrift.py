@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, defaultdict
 
 import pytest
 
 import tracksync
+from lacking import lacking
 from oracle import client_of
 from rawstore import RawStore, points
 from tracksync.config import Settings
@@ -200,3 +203,31 @@ def test_a_watch_with_nothing_to_send_does_without_mlflow(store, settings, proxy
 def maps_of(process):
     with open(f"/proc/{process.pid}/maps") as maps:
         return maps.readlines()
+
+
+@pytest.mark.slow
+def test_a_settled_run_costs_an_idle_watch_one_stat_at_a_time(store, settings, proxy, experiment_name, tmp_path):
+    if shutil.which("strace") is None:
+        lacking("no strace: apt-get install strace")
+    runs = [store.run(experiment_name, params={"lr": "1"}, metrics={"loss": points(3)}).id for _ in range(40)]
+    for _ in range(2):
+        push(store, settings)
+    arguments = ("watch", "--settle", "0", "--interval", "1", "--settled-interval", "3", "--to", proxy.url)
+    trace = tmp_path / "trace"
+    with started(*arguments, "--state-dir", settings.state_dir, store.root) as process:
+        until(lambda: "following" in process.stdout.readline())
+        command = ["strace", "-f", "-o", str(trace), "-p", str(process.pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            assert "attached" in tracer.stderr.readline()
+            began = time.monotonic()
+            until(lambda: min(calls_on(runs, trace).values()) >= 3, seconds=60)
+            tracer.terminate()
+            seconds = time.monotonic() - began
+    calls = calls_on(runs, trace)
+    assert max(calls.values()) <= seconds / (0.75 * 3) + 1  # the pause between two looks is spread by a quarter
+    assert all("stat" in line for line in trace.read_text().splitlines() if any(run in line for run in runs))
+
+
+def calls_on(runs, trace):
+    text = trace.read_text() if trace.exists() else ""
+    return {run: text.count(run) for run in runs}

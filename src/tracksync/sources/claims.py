@@ -30,6 +30,7 @@ _BEGINNING = 1 << 14
 #: Seconds: how coarse the times of file systems are at most; how long a listing is taken for true at most.
 _TICK, _TRUSTED = 2.0, 60.0
 _MOST_LISTINGS = 200_000
+_EXPERIMENT_ID = re.compile(r"[0-9]+")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
 
@@ -232,7 +233,11 @@ def _walk(top: Path) -> Iterator[tuple[Path, Role]]:
             yield directory, role
         if inside or role in (Role.BATTERYML, Role.OTHER):
             continue
+        # What MLflow's runs hold is theirs; there may be thousands, and all of them are passed every minute.
+        mlflow = _EXPERIMENT_ID.fullmatch(directory.name) is not None and "meta.yaml" in names.files
         for name in names.directories:
+            if mlflow and RUN_ID.fullmatch(name):
+                continue
             if not name.startswith(".") and breadth.allows(directory / name):
                 # the stages of a run of Noether's may lie in it: those are looked at, and nothing below them
                 queue.append((directory / name, role is Role.NOETHER))
