@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # what all tests share
 
 import book
 import parties
+import watched
 import workloads
 from parties import ceiling, distant, exported, pushed, recorded, store
 from workloads import SCALE, scaled
@@ -105,13 +106,26 @@ def settled(url):
         BOOK.line(f"E, {amount:,} runs: first push", first["seconds"], "s", first)
         with Proxy(url) as proxy:
             # the ledger is the address's own: it is told of the proxy's by a push through it that finds all there
-            pushed(root, proxy.url, state)
+            for _ in range(2):  # and by another that looks once more whether each was made once
+                pushed(root, proxy.url, state)
             proxy.clear()
             again = pushed(root, proxy.url, state)
             label = f"E again, nothing new: {len(proxy.writes)} writes, {len(proxy.requests)} requests"
             BOOK.line(label, again["seconds"], "s", again)
         command = [sys.executable, "-m", "tracksync", "status", "--to", proxy.url, "--state-dir", state]
         BOOK.line("E, status", parties.timed(command), "s")
+        ready, share, memory = watched.idle(root, proxy.url, state, scaled(300, 60))
+        BOOK.line("E, watch: until it follows", ready, "s")
+        BOOK.line(f"E, idle watch ({memory:.0f} MB)", 100 * share, "% of a core")
+
+
+def live(url):
+    """F: runs that go on, followed."""
+    with tempfile.TemporaryDirectory(prefix="tracksync-bench-") as scratch:
+        middle, most, share, memory, amount = watched.live(Path(scratch), url, scaled(120, 30))
+    BOOK.line(f"F, from a line to its request, {amount:,} points: median", middle, "s")
+    BOOK.line("F, the same: 99 of 100 within", most, f"s (looks are {watched.INTERVAL:.0f} s apart)")
+    BOOK.line(f"F, the watch meanwhile ({memory:.0f} MB)", 100 * share, "% of a core")
 
 
 def commands():
@@ -129,7 +143,7 @@ def main():
             for name, url, workers in servers(stack, postgres=SCALE >= 0.1):
                 throughput(name, url, workers)
                 if name == "SQLite, 1 worker":
-                    for part in (files, memory, settled):
+                    for part in (files, memory, settled, live):
                         note(part.__name__)
                         part(url)
         commands()
