@@ -21,6 +21,7 @@ for _name in [n for n in os.environ if re.match(r"(MLFLOW|TRACKSYNC|XDG|SLURM)_|
         del os.environ[_name]
 #: A shell lets what it starts in the background ignore Ctrl-C, and so would each program that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup(1) that the terminal is gone
 if "mix_stderr" in inspect.signature(CliRunner).parameters:  # click < 8.2: one stream for both, unless told so
     CliRunner.__init__ = partialmethod(CliRunner.__init__, mix_stderr=False)
 _home = tempfile.TemporaryDirectory(prefix="tracksync-test-home-")

@@ -35,7 +35,7 @@ def test_forty_runs_do_not_each_wait_for_a_server_that_is_away(store, server, pr
 @pytest.mark.slow
 def test_a_server_that_fails_for_one_run_fails_no_other(store, server, proxy, state_dir):
     settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
-    run = store.run("e", metrics={"loss": f"{START} 1.0 0\n"}, tags={"bad": "one of a kind"})
+    run = store.run("e", metrics={"loss": f"{START} 1.0 0\n"}, params={"bad": "one of a kind"})
     proxy.answer("log-batch", 503, times=None, holding=b"one of a kind")
     report = tracksync.push(store.root, settings=settings)
     assert report.exit_code == 5

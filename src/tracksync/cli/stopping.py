@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import click
 STOP_SECONDS = 9.0
 #: Signals within so many seconds are one: timeout(1) sends it to the process and to its group.
 SAME_SIGNAL = 1.0
+#: Seconds in which a callback whose exception was dropped is over.
+MOMENT = 0.05
 #: What a command says that its server kept from ending in order.
 OWED = "tracksync: stopped while the server owed an answer; nothing is lost, the next start asks for it"
 #: What a shell adds to a signal's number for the exit code of what the signal ended.
@@ -44,6 +47,16 @@ def on_signal(
         late: what is said if the block has not ended STOP_SECONDS after the signal.
     """
     first: list[float] = []
+    unraisable = sys.unraisablehook
+
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """Python drops what a finalizer or a weak reference's callback raises: interrupt once more, a moment later."""
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            number = signal.SIGTERM if isinstance(lost.exc_value, TerminatedError) else signal.SIGINT
+            first.clear()
+            threading.Timer(MOMENT, os.kill, (os.getpid(), number)).start()
+        else:
+            unraisable(lost)
 
     def handle(number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -64,11 +77,13 @@ def on_signal(
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     if hangup is not None:
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: None)  # the pipe brings it to the follower
+    sys.unraisablehook = again
     woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(woken)
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writing)
