@@ -11,11 +11,14 @@ assume that a server is empty. `MlflowServerProcess` can also be started directl
 that has to stop it or to break it.
 """
 
+import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -111,6 +114,10 @@ class MlflowServerProcess:
             *("--artifacts-destination", str(self.directory / "artifacts")),
             *self.options,
         ]
+        database = self.directory / "mlflow.db"
+        new = not self.options and not database.exists()
+        if new and self._made().exists():
+            shutil.copyfile(self._made(), database)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["sh", "-c", WITH_US, "sh", *command],
@@ -126,6 +133,15 @@ class MlflowServerProcess:
         except BaseException:
             self.stop()
             raise
+        if new and not self._made().exists():
+            mine = self._made().with_name(f"{self._made().name}.{os.getpid()}")
+            shutil.copyfile(database, mine)  # nobody has its address yet: it keeps still
+            mine.replace(self._made())
+
+    def _made(self):
+        """An empty database of this MLflow, made by the first server that had none: to make one takes it seconds."""
+        of = hashlib.sha256(f"{self.mlflow} {self.mlflow.stat().st_mtime_ns}".encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"tracksync-test-{os.getuid()}-{of}.db"
 
     def _wait(self):
         end = time.monotonic() + START

@@ -63,6 +63,7 @@ def in_namespace(script, *arguments):
 # --- where it cannot be written
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_stops_the_push_before_it_sends_what_it_cannot_record(store, settings, server, tmp_path):
     state = tmp_path / "small"
     state.mkdir()

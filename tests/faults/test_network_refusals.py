@@ -99,6 +99,7 @@ def test_a_run_that_may_not_be_written_while_its_file_is_under_way(store, settin
     assert_equal(store.root, server.url)
 
 
+@pytest.mark.slow
 def test_the_command_says_which_file_and_ends_with_five(store, proxy, server, state_dir):
     proxy.answer("large.bin", 413, body="<html><title>413 Request Entity Too Large</title></html>", times=None)
     push = ["push", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir]

@@ -44,6 +44,7 @@ def https(make_proxy, server, certificate):
     return make_proxy(server.url, tls=certificate)
 
 
+@pytest.mark.slow
 def test_a_certificate_that_nobody_vouches_for_is_said_and_nothing_is_sent(push, https):
     done = push(https.url)
     assert (done.returncode, done.stdout) == (3, "")

@@ -30,6 +30,7 @@ def sweep(store, experiment_name, points=3000):
         run.end()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_ends_a_push_with_75_and_one_line(store, proxy, server, state_dir, experiment_name):
     sweep(store, experiment_name, points=10)
     push = ["push", store.root, "--to", proxy.url, "--settle", "0", "--state-dir", state_dir, "--server-wait", "2s"]

@@ -147,6 +147,7 @@ def test_a_run_that_goes_on_stays_one_run(run, settings, server):
     assert_equal(run.store.root, server.url)
 
 
+@pytest.mark.slow
 def test_a_run_delivered_in_part_is_not_taken_for_done(run, settings, proxy, server, forge):
     """anemoi: params go first and are what "already imported" looks for: a half-imported run is skipped for ever."""
     push = ("push", run.store.root, "--to", proxy.url, "--settle", "0", "--state-dir", settings.state_dir)

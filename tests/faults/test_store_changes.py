@@ -132,6 +132,7 @@ def test_an_experiment_that_moves_is_the_same_runs(store, settings, tmp_path):
     assert_equal(store.root, settings.to)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_unmounted_for_a_while(store, settings):
     """As when the file system is gone: an empty directory in its place. Nothing is held, removed, or made twice."""
     away = store.root.with_name("away")

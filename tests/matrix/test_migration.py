@@ -59,6 +59,7 @@ def counted(client, run_ids):
     }
 
 
+@pytest.mark.slow
 def test_what_is_counted_is_there(migrate, old, server, experiment_name):
     report = migrate()
     assert (report.exit_code, report.completeness.different) == (0, 0), [run.notes for run in report.runs]
@@ -108,6 +109,7 @@ def test_what_the_server_lost_since_shows(migrate, old, server):
     assert totals(report)["artifacts"] == (9, 8)
 
 
+@pytest.mark.slow
 def test_points_that_databases_keep_once_are_counted_once(migrate, old):
     path, *_ = [path for path in old.glob("*/*/metrics/loss") if len(path.read_text().splitlines()) == 20]
     path.write_text(path.read_text() * 2)

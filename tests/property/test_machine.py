@@ -379,7 +379,7 @@ def test_once_quiet_the_server_equals_the_source(server):
     """The same few stories every time; the slow test tells new ones."""
     random.seed(0)
     short = settings(
-        max_examples=15, stateful_step_count=14, derandomize=True, database=None,
+        max_examples=8, stateful_step_count=14, derandomize=True, database=None,
         phases=(Phase.explicit, Phase.generate), **COMMON,
     )  # fmt: skip
     run_state_machine_as_test(lambda: Machine(server), settings=short)

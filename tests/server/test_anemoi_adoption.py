@@ -36,6 +36,7 @@ def only(server, experiment, count):
     return runs
 
 
+@pytest.mark.slow
 def test_a_whole_family_is_taken_over(server, store, settings, experiment_name, tmp_path):
     root = store.root(experiment_name)
     child, fork = store.resumed(root), store.fork(root)

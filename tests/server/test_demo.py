@@ -92,6 +92,7 @@ def test_it_leaves_no_process_behind(demo):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_ctrl_c_ends_every_process(tmp_path, number):
     with started("--directory", tmp_path / "new") as process:
         seen = []

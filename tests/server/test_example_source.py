@@ -33,6 +33,7 @@ def test_sources_lists_it(installed):
     assert "journal" not in ran("sources").stdout
 
 
+@pytest.mark.slow
 def test_its_runs_arrive_line_by_line_and_once(installed, server, tmp_path, state_dir):
     journal = tmp_path / "jobs" / "one.journal"
     journal.parent.mkdir()

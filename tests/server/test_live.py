@@ -263,6 +263,7 @@ def test_a_signal_ends_it_within_ten_seconds_in_good_order(store, server, proxy,
     assert there.info.status == "RUNNING"
 
 
+@pytest.mark.slow
 def test_once_does_one_full_pass(store, server, proxy, state_dir, experiment_name):
     parent = store.run(experiment_name, name="parent")
     child = store.run(experiment_name, name="child", parent=parent)

@@ -150,6 +150,7 @@ def test_only_what_is_new_travels_after_the_ledger_was_lost(full, settings, prox
     assert sum(seen.body.count(b'"model_id"') for seen in proxy.writes if "log-" in seen.path) == 1
 
 
+@pytest.mark.slow
 def test_a_model_goes_while_the_run_goes_on(store, experiment_name, settings, server):
     run = store.run(experiment_name, "live")
     run.log("loss", [1.0])
@@ -193,6 +194,7 @@ def test_long_values_go_whole_to_the_artifacts_of_the_run(store, experiment_name
         assert file.read() == "ü" * 7000
 
 
+@pytest.mark.slow
 def test_verify_compares_models_and_a_repair_sends_what_lacks(full, settings, server):
     push(full, settings)
     assert verify([full.path], settings=settings).exit_code == 0

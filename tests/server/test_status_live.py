@@ -59,6 +59,7 @@ def test_it_follows_a_watch_on_a_terminal_and_leaves_it_whole(store, server, sta
 
 
 @pytest.mark.parametrize("environment", [{}, {"TERM": "dumb"}], ids=["pipe", "dumb"])
+@pytest.mark.slow
 def test_where_nothing_can_be_drawn_it_is_printed_once(store, server, state_dir, environment):
     assert ran("push", store.root, "--to", server.url, "--settle", "0s").returncode == 0
     if environment.get("TERM") == "dumb":

@@ -45,6 +45,7 @@ def history(server, run, key):
     return [(m.step, m.value) for m in client_of(server.url).get_metric_history(run.info.run_id, key)]
 
 
+@pytest.mark.slow
 def test_what_real_writers_wrote_arrives(tmp_path, server, settings, experiment_name):
     shutil.copytree(DATA / "runs", tmp_path / "runs")
     assert tracksync.push(tmp_path, settings=settings).exit_code == 0

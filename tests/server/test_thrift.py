@@ -121,6 +121,7 @@ def test_disjoint_keys_go_together_and_the_points_of_each_in_order(store, settin
     assert most[0] >= 2
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_lost_leaves_a_prefix_of_each_key(store, settings, proxy, experiment_name):
     store.run(experiment_name, metrics={f"key {key}": points(3500) for key in range(6)})
     proxy.drop_reply("runs/log-batch", nth=3)

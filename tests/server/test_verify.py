@@ -435,6 +435,7 @@ class TestCommand:
 
         return run
 
+    @pytest.mark.slow
     def test_table_exit_code_and_json(self, server, tracksync, tmp_path, experiment_name):
         writer = Writer(tmp_path / "mlruns")
         run = writer.run(experiment_name, name="first")
