@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from lacking import lacking
 from waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,13 @@ ELSEWHERE = {
         'eval "$(_TRACKSYNC_COMPLETE=bash_source tracksync)"': "tests/unit/test_completion.py",
     },
     "deploy/docs/runs.md": {},
+    "deploy/docs/choosing.md": {},
+    "deploy/docs/pruning.md": {},
+    "deploy/docs/no-way-out.md": {},
+    "deploy/docs/anemoi.md": {
+        "anemoi-training mlflow login --url https://mlflow.example.org": "tests/server/test_anemoi_login.py",
+        "tracksync push --to https://mlflow.example.org logs/mlflow": "tests/server/test_systems.py",
+    },
     "slurm/README.md": dict.fromkeys(
         ("tracksync-notice 1", "uid=1000", "exit_code=0:0", "work_dir=/home/me/project", "end"),
         "tests/slurm/test_epilog.py",
@@ -136,6 +145,17 @@ def the_others(login, tmp_path, client):
     """The lines of the other pages, and the Python of the README, with the runs that are there now."""
     for line in lines("deploy/docs/runs.md"):
         login.types(line.replace("old/mlruns", "mlruns"))
+    for line in lines("deploy/docs/choosing.md"):
+        line = re.split(r"\s{3,}", line)[0]  # what follows says what it is for
+        if line.startswith("tracksync push"):
+            login.types(line)
+            continue
+        with login.starts(line) as watch:
+            until(lambda watch=watch: "following" in watch.stderr.readline(), seconds=60)
+            watch.send_signal(signal.SIGINT)
+            watch.communicate(timeout=60)
+        assert watch.returncode == 0
+    relayed(login)
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "code.py").write_text(login.here(code))
     said = login.types(f"{sys.executable} {tmp_path}/code.py")
@@ -145,3 +165,34 @@ def the_others(login, tmp_path, client):
     (stage,) = [line for line in lines("slurm/README.md") if line not in ELSEWHERE["slurm/README.md"]]
     login.types(stage)
     assert len(list(login.scratch.glob("mlruns/*/*/meta.yaml"))) == 2
+    for line in lines("deploy/docs/pruning.md"):
+        login.types(re.split(r"\s{3,}", line)[0])
+    assert len(list(login.scratch.glob("mlruns/*/*/meta.yaml"))) == 2  # none is a month old
+    assert not list(login.scratch.glob("mlruns/*/*/artifacts/*"))
+
+
+def children(pid):
+    """The names of the commands that a process waits for."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(OSError):
+            found.append(Path(f"/proc/{child}/comm").read_text().strip())
+    return found
+
+
+def relayed(login):
+    """The loop for clusters that nothing leads out of, from another machine."""
+    if shutil.which("rsync") is None:
+        lacking("no rsync: apt-get install rsync")
+    relay = Path(login.environment["HOME"]) / "relay"
+    relay.mkdir()
+    loop = "; ".join(lines("deploy/docs/no-way-out.md")).replace("do;", "do").replace("&&;", "&&")
+    assert (loop.startswith("while true; do rsync"), loop.endswith("sleep 60; done")) == (True, True)
+    with login.starts(f"bash -c {shlex.quote(loop.replace('cluster:', ''))}") as process:
+        try:
+            until(lambda: "sleep" in children(process.pid), seconds=120, what="the first round does not end")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=60)
+    assert "2 runs" in out + err, out + err
+    assert len(list(relay.glob("mlruns/*/*/meta.yaml"))) == 2
