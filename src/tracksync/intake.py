@@ -75,11 +75,12 @@ class Intake:
         work.stamp = work.source.stamp(work.ref)
         # of one that goes on it would not be kept
         goes_on = work.entry.state is State.LIVE
-        work.fingerprint = None if goes_on else self._parts.fingerprints.settled(work.ref)
+        fingerprint = None if goes_on else self._parts.fingerprints.settled(work.ref)
         try:
             delta = work.read()
             if self._ends(work, delta):
                 delta = work.read()
+            work.fingerprint = fingerprint if delta.empty else None  # what is kept for later needs to be read again
         except NotSettledError as error:
             if work.looks.settled("run", work.stamp):
                 raise HeldError(f"{error}, and stays so", error.hint or "mend the file, or remove the run") from error

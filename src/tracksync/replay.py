@@ -54,8 +54,9 @@ def _last(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether nothing came to a run that has ended while it was sent: what reads FINISHED there must be complete."""
     if not todo.header.ended or todo.empty:
         return True
-    work.fingerprint = parts.fingerprints.settled(work.ref)
+    fingerprint = parts.fingerprints.settled(work.ref)
     late = work.read()
+    work.fingerprint = fingerprint if late.empty else None  # what is kept for later needs to be read again
     return late.header.ended and sendable(work, late, parts).empty
 
 
