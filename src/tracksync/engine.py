@@ -62,8 +62,6 @@ TURN = 5.0
 #: events of the file system need threads too.
 WORKERS, HELPERS, UPLOADS = 4, 3, 4
 FOLLOWING = 2, 1, 2
-
-
 #: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
 #: as hanging: nothing that it waits for (batches, histories, one request) lasts so long. Uploads are not waited for.
 TICK, STUCK = 5.0, 1800.0
@@ -178,16 +176,6 @@ class Engine:
             if isinstance(taken, Outcome):
                 done.append(taken)
         return hands
-
-    def rests(self, ref: RunRef) -> bool:
-        """Whether a run was delivered whole and has not changed since, so that a pass would find nothing to do."""
-        self.parts.pulse(Phase.BUSY, "")
-        compared = self.settings.restore or self.parts.restored.is_set() or ref.source_id in self.parts.lacking
-        entry = self.ledger.get(ref.source_id)
-        others = [str(path) for path in self.intake.others.get(ref.source_id, ())]
-        # asked of every run: it is also the first of the two looks that a new fingerprint takes
-        unchanged = self.parts.fingerprints.unchanged(ref, entry)
-        return unchanged and not compared and entry is not None and entry.other_paths == others
 
     def work(self, ref: RunRef) -> Work:
         """The run in hand: its ledger entry, and what earlier looks at it saw."""

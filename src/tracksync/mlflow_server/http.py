@@ -38,7 +38,6 @@ CONNECT_TIMEOUT, PROBE_TIMEOUT = 10.0, 20.0
 #: Seconds for which an upload may not move on. urllib3 uses its connect timeout for each piece that is sent, too, and
 #: a server whose only worker is busy takes nothing meanwhile.
 STALL_TIMEOUT = 120.0
-
 #: Writes that are under way at a time, at the most: as many as there are threads that send any.
 MOST_WRITES = 8
 

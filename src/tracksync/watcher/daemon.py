@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tracksync import spool
-from tracksync.config import Settings
-from tracksync.drive import KEEPS_REPEATS, RESTORED
+from tracksync.drive import KEEPS_REPEATS, RESTORED, rests
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import State
@@ -22,8 +20,7 @@ from tracksync.report import Listener, Plan, Report
 from tracksync.sources import Source
 from tracksync.survey import survey
 from tracksync.troubles import Told, troubles
-from tracksync.vitals import Observed
-from tracksync.watcher.notices import Notices
+from tracksync.watcher.notices import Notices, spools_of
 from tracksync.watcher.observe import MOST_WATCHED, RUN_DIRECTORIES, Hints
 from tracksync.watcher.presence import Presence
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
@@ -51,7 +48,7 @@ class Watcher:
         self._schedule = Schedule(engine.settings)
         self._stores: dict[Store, set[Path]] = {}
         self._hints = Hints(listener.note)
-        self._notices = Notices(_spools(engine.settings), engine.sources, self._schedule.runs, engine.parts.jobs)
+        self._notices = Notices(spools_of(engine.settings), engine.sources, self._schedule.runs, engine.parts.jobs)
         self._standing = Standing(engine.settings, listener)
         self._report = Report(plan=Plan(0, 0, 0, 0, engine.destination.address))
         self._touched = Touched()
@@ -158,7 +155,7 @@ class Watcher:
         for run in list(self._schedule.due(now)):
             if now < run.walk and (self._unchanged(run) or self._waits(run.ref)):
                 self._schedule.skip(run, now)
-            elif run.stamp is not None and self._engine.rests(run.ref):
+            elif run.stamp is not None and rests(self._engine, run.ref):
                 self._schedule.looked(run, now, State.DONE, run.stamp, busy=False)
             else:
                 ripe[run.ref.source_id] = run
@@ -272,11 +269,7 @@ class Watcher:
         places += [*(store.root for store in self._stores), *self._notices.spools]
         places += [ref.path / name for name in RUN_DIRECTORIES[2:] for ref in live]
         self._hints.follow(filter(os.path.isdir, places))
-        self._presence.follows(map(self._observed, self._stores), len(self._schedule.runs))
-
-    def _observed(self, store: Store) -> Observed:
-        why = self._hints.blind(store.root if os.path.isdir(store.root) else store.root.parent)
-        return Observed(store.address, "looks" if why else "events", why)
+        self._presence.follows(map(self._hints.observed, self._stores), len(self._schedule.runs))
 
     def _hint(self, paths: Sequence[str], lost: bool) -> None:  # noqa: FBT001 -- what one wait came to, whole
         now = time.monotonic()
@@ -301,9 +294,3 @@ class Watcher:
         if there - self._schedule.runs.keys():
             self._list_at = now
         self._touched.looked(store, now)
-
-
-def _spools(settings: Settings) -> list[Path]:
-    """The default one always: it is where ``push`` asks for runs that are in our hands."""
-    named = [] if settings.spool is None else spool.spools_of(settings.spool)
-    return [spool.default_spool(settings.state_dir), *named]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracksync import spool
+from tracksync.config import Settings
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError
 from tracksync.locate import exists, find_stores, runs_of
 from tracksync.model import AllSettled, Cursor, RunRef
@@ -189,6 +190,12 @@ class Notices:
             if known or self._runs[ref.source_id].looked:
                 self._jobs[ref.source_id] = known
         return known
+
+
+def spools_of(settings: Settings) -> list[Path]:
+    """Where notices come: the default spool always, for there ``push`` asks for runs that are in our hands."""
+    named = [] if settings.spool is None else spool.spools_of(settings.spool)
+    return [spool.default_spool(settings.state_dir), *named]
 
 
 def _stamp(place: Path) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,9 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
+from tracksync.model import Store
 from tracksync.mounts import filesystem_type, is_local
+from tracksync.vitals import Observed
 
 log = logging.getLogger("tracksync")
 
@@ -90,6 +93,11 @@ class Hints(FileSystemEventHandler):
         if not is_local(directory):
             return f"on {filesystem_type(directory)}, where other hosts may write unseen"
         return self._refused or f"events are taken of {MOST_WATCHED} directories only"
+
+    def observed(self, store: Store) -> Observed:
+        """How a store is followed."""
+        why = self.blind(store.root if os.path.isdir(store.root) else store.root.parent)
+        return Observed(store.address, "looks" if why else "events", why)
 
     def wait(self, timeout: float) -> tuple[list[str], bool]:
         """Wait for events at most ``timeout`` seconds; the paths they name, and whether events were lost."""
