@@ -121,7 +121,7 @@ def test_points_that_databases_keep_once_are_counted_once(migrate, old):
 
 def test_runs_of_no_server_are_counted_at_the_source(migrate, old, server, monkeypatch):
     """As when another process took them: the report says what is missing, not that nothing is."""
-    monkeypatch.setattr("tracksync.api.drive", lambda engine, refs, plan, listener: tracksync.report.Report(plan=plan))
+    monkeypatch.setattr("tracksync.api.drive", lambda engine, refs, plan, *_: tracksync.report.Report(plan=plan))
     report = migrate()
     assert (report.exit_code, report.completeness.different) == (6, 9)
     assert totals(report)["points"][1] == 0
