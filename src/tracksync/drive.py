@@ -12,7 +12,6 @@ from tracksync.errors import HeldError, NotSettledError, UnreachableError
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
-from tracksync.pulse import Phase
 from tracksync.report import Listener, Plan, Report, RunReport
 from tracksync.troubles import Told
 from tracksync.work import Delivered, Outcome
@@ -130,7 +129,6 @@ class _Drive:
 def rests(engine: Engine, ref: RunRef) -> bool:
     """Whether a run was delivered whole and has not changed since, so that a pass would find nothing to do."""
     parts = engine.parts
-    parts.pulse(Phase.BUSY, "")
     compared = engine.settings.restore or parts.restored.is_set() or ref.source_id in parts.lacking
     entry = engine.ledger.get(ref.source_id)
     others = [str(path) for path in engine.intake.others.get(ref.source_id, ())]
