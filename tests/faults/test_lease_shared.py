@@ -71,7 +71,7 @@ def start(server, state_dir, tmp_path):
 
 def ended(process):
     """The exit code of a process, which must not have met anything unexpected."""
-    code = process.wait(120)
+    code = process.wait(250)  # three that fight for each run, on two cores
     process.output.seek(0)
     said = process.output.read()
     assert "Traceback" not in said, said
@@ -90,6 +90,7 @@ def test_two_pushes_at_the_same_time_deliver_each_run_once(store, start, setting
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_locks_that_every_host_gets_lose_and_double_nothing(store, start, settings):
     pushes = [start("push", store.root, host=host, lie=True) for host in ("node1", "node2", "node3")]
     assert {ended(push) for push in pushes} <= {0, 4, 5}
