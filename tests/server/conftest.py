@@ -4,6 +4,8 @@ import pytest
 from mlflow import MlflowClient
 
 from proxy import Rule
+from rawstore import RawStore
+from tracksync.config import Settings
 from tracksync.mlflow_server import MlflowServer
 
 
@@ -52,3 +54,15 @@ def guarded(make_proxy, server):
         return proxy
 
     return make
+
+
+@pytest.fixture
+def settings(proxy, state_dir):
+    """What sends to `proxy`, and takes every file for settled."""
+    return Settings(to=proxy.url, state_dir=state_dir, settle=0.0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty file store, to be filled file by file."""
+    return RawStore(tmp_path / "mlruns")

@@ -14,23 +14,12 @@ import pytest
 import tracksync
 from lacking import lacking
 from oracle import client_of
-from rawstore import RawStore, points
-from tracksync.config import Settings
+from rawstore import points
 from tracksync.report import Report
 from waiting import until
 from watching import started
 
 PARAMS = {f"p{number}": "x" for number in range(30)}
-
-
-@pytest.fixture
-def settings(proxy, state_dir):
-    return Settings(to=proxy.url, state_dir=state_dir, settle=0.0)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RawStore(tmp_path / "mlruns")
 
 
 def push(store, settings) -> Report:

@@ -9,23 +9,12 @@ import pytest
 
 import tracksync
 from oracle import assert_equal, client_of, counterpart
-from rawstore import RUNNING, RawStore, points, write
-from tracksync.config import Settings
+from rawstore import RUNNING, points, write
 from tracksync.ledger import Ledger, State
 from tracksync.shape import Rule, Shape
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from badfs import BadFiles
-
-
-@pytest.fixture
-def settings(proxy, state_dir):
-    return Settings(to=proxy.url, state_dir=state_dir, settle=0.0)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RawStore(tmp_path / "mlruns")
 
 
 @pytest.fixture
