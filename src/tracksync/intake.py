@@ -48,7 +48,9 @@ class Intake:
             return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=True)
         if not meant(delta, self._parts.settings):
             return None
-        if work.entry.state in (State.DONE, State.LIVE) and not self._due(work, delta):
+        # An upload from before the run was begun again must be collected, though another process has done all by now.
+        left = not work.taken and self._parts.lane.busy(work.ref.source_id)
+        if work.entry.state in (State.DONE, State.LIVE) and not left and not self._due(work, delta):
             self._note(work, delta)
             return Outcome(
                 work.ref, work.entry, work.entry.state, work.delivered, again=bool(delta.waiting) or work.closing

@@ -1,15 +1,18 @@
 """Two processes, two hosts, and locks that lie, on one state directory: every run once, whoever delivers it."""
 
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from copies import Copy, family
 
 import tracksync
-from oracle import assert_equal, client_of, counterpart, differences
+from oracle import artifacts, assert_equal, client_of, counterpart, differences
 from tracksync.config import Settings
 from tracksync.lease import Leases
 from tracksync.ledger import Ledger, State
@@ -71,7 +74,7 @@ def start(server, state_dir, tmp_path):
 
 def ended(process):
     """The exit code of a process, which must not have met anything unexpected."""
-    code = process.wait(250)  # three that fight for each run, on two cores
+    code = process.wait(150)  # three that fight for each run, on two cores
     process.output.seek(0)
     said = process.output.read()
     assert "Traceback" not in said, said
@@ -100,6 +103,28 @@ def test_locks_that_every_host_gets_lose_and_double_nothing(store, start, settin
     for run in store.runs:  # an identical repeat would not show as a set
         history = client_of(settings.to).get_metric_history(counterpart(settings.to, run.id).info.run_id, "loss")
         assert len(history) == run.steps
+
+
+@pytest.mark.timeout(60)
+def test_an_upload_of_a_run_that_another_process_took_and_finished_is_let_go(store, proxy, settings):
+    """It began before the run changed hands, and comes to its end after: nobody may wait for it to be collected."""
+    settings = replace(settings, to=proxy.url)
+    directory, finished, reports = Ledger(settings.state_dir, settings.to).directory, threading.Event(), []
+
+    def take_over(_):
+        if not reports:
+            reports.append(None)  # the other's own requests pass
+            shutil.rmtree(directory / "claims")
+            reports[0] = tracksync.push(store.runs[0].path, settings=settings)
+            finished.set()
+
+    proxy.call("/mlflow-artifacts/", lambda _: finished.wait(30), method="PUT")
+    proxy.call("/runs/log-batch", take_over)
+    report = tracksync.push(store.runs[0].path, settings=settings)
+    assert [r.exit_code for r in (report, *reports)] == [0, 0]
+    assert artifacts(client_of(settings.to), counterpart(settings.to, store.runs[0].id).info.run_id) == {
+        "a.txt": b"text of 0"
+    }
 
 
 @pytest.mark.slow
