@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +29,8 @@ Mark: TypeAlias = Any
 PARTS = ("params", "tags", "metrics", "datasets", "artifacts", "models", "fields")
 
 INT64 = 2**63
+#: The largest double: what databases hold an infinity as.
+LARGEST = sys.float_info.max
 
 
 class RunStatus(StrEnum):
@@ -50,6 +54,15 @@ class Point(NamedTuple):
     timestamp: int
     value: float
     step: int
+
+
+def comparable(point: Point) -> tuple[int, int, str]:
+    """Step, timestamp and value of a point such that equal points compare equal, on whichever side they lie.
+
+    NaN must equal itself. Databases hold -0.0 as 0.0, and an infinity as the largest double.
+    """
+    value = math.copysign(math.inf, point.value) if abs(point.value) >= LARGEST else point.value
+    return point.step, point.timestamp, repr(value + 0.0)
 
 
 @dataclass(frozen=True, slots=True)

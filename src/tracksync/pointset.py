@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
-import sys
 from collections.abc import Iterable
 from itertools import islice
 
-from tracksync.model import Point
+from tracksync.model import Point, comparable
 
-LARGEST = sys.float_info.max
 #: Points that are put in with one statement.
 _AT_ONCE = 10_000
-
-
-def comparable(point: Point) -> tuple[int, int, str]:
-    """Step, timestamp and value of a point such that equal points compare equal, on whichever side they lie.
-
-    NaN must equal itself. Databases hold -0.0 as 0.0, and an infinity as the largest double.
-    """
-    value = math.copysign(math.inf, point.value) if abs(point.value) >= LARGEST else point.value
-    return point.step, point.timestamp, repr(value + 0.0)
 
 
 class PointSet:

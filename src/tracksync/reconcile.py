@@ -15,8 +15,8 @@ from tracksync import tags
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError
 from tracksync.loggedmodel import METRIC, item
-from tracksync.model import Cursor, Delta, MetricTail, Point
-from tracksync.pointset import PointSet, comparable
+from tracksync.model import Cursor, Delta, MetricTail, Point, comparable
+from tracksync.pointset import PointSet
 from tracksync.servercursor import ServerCursor, checksum, content_digests
 from tracksync.tails import CHUNK, Rest, Unheld, points_of
 

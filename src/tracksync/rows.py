@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
-from tracksync.model import Point
+from tracksync.model import LARGEST, Point, comparable
 
 #: An integer of JSON that fits into 64 bits: no sign but ``-``, no leading zero, ASCII digits only.
 _WHOLE = rb"(?:0|[1-9][0-9]{0,17})"
@@ -91,6 +91,22 @@ class Rows(Sequence[tuple[str, Point]]):
         names = {key: name(key) for key, _ in self.groups}
         return Rows((names[key], points) for key, points in self.groups)
 
+    def distinct(self) -> Rows:
+        """The rows without repeats that only a database takes for such: of NaN, and of infinities as it holds them."""
+        met, groups = set[tuple[object, ...]](), list[tuple[str, Sequence[Point]]]()
+        for key, points in self.groups:
+            if not isinstance(points, PlainPoints) and any(map(_odd, points)):
+                kept = list[Point]()
+                for point in points:
+                    row = (key, *comparable(point)) if _odd(point) else ()
+                    if row not in met:
+                        kept.append(point)
+                    if row:
+                        met.add(row)
+                points = kept
+            groups.append((key, points))
+        return Rows(groups)
+
     def __len__(self) -> int:
         return self._count
 
@@ -111,3 +127,8 @@ class Rows(Sequence[tuple[str, Point]]):
 
     def __repr__(self) -> str:
         return repr(list(self))
+
+
+def _odd(point: Point) -> bool:
+    """Whether a point may be another one to a database than it is to Python."""
+    return not abs(point.value) < LARGEST

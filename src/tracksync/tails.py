@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 
-from tracksync.model import MetricChunk, MetricTail, Point
-from tracksync.pointset import comparable
+from tracksync.model import MetricChunk, MetricTail, Point, comparable
 
 #: Points read at a time while a tail is compared with the server.
 CHUNK = 1000

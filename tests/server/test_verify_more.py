@@ -31,8 +31,16 @@ def test_a_parent_that_people_deleted_keeps_its_children(server, store, experime
     assert counterpart(server.url, child.id).data.tags[PARENT] == there
 
 
-def test_a_nan_that_a_file_holds_twice_is_delivered(any_server, store, experiment_name):
-    store.run(experiment_name, metrics={"nan": f"{START} nan 0\n{START} nan 0\n{START} nan 1\n"})
+LARGEST = "1.7976931348623157e+308"
+
+
+@pytest.mark.parametrize(
+    "values", [("nan", "nan"), (LARGEST, "inf"), ("-inf", f"-{LARGEST}")], ids=["nan", "infinity", "minus infinity"]
+)
+def test_two_points_that_are_one_to_a_database_are_delivered(any_server, store, experiment_name, values):
+    """Servers up to 3.15 compare values before they turn an infinity into the largest double, and NaN with itself."""
+    lines = "".join(f"{START} {value} 0\n" for value in values)
+    store.run(experiment_name, metrics={"loss": f"{lines}{START} 0.5 1\n{lines}{START} {values[0]} 2\n"})
     deliver(any_server, store.root)
     assert checked(any_server, store.root).exit_code == 0
     assert_equal(store.root, any_server.url)

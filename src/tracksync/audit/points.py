@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tracksync.model import MetricTail, Point
-from tracksync.pointset import PointSet, comparable
+from tracksync.model import MetricTail, Point, comparable
+from tracksync.pointset import PointSet
 from tracksync.tails import points_of
 
 

@@ -27,6 +27,7 @@ from tracksync.mlflow_server.wire import (
 )
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
 from tracksync.modelport import LoggedModels
+from tracksync.rows import Rows
 
 #: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
 HISTORY_PAGE = 25_000
@@ -202,11 +203,9 @@ class MlflowServer:
             UncertainError: they may be there; servers <= 3.15 also answer so to a NaN that is.
             RefusedError: a step or timestamp that no server takes, or what the server says.
         """
-        first = next(iter(points), None)  # as it is, all are
-        if first and first[1].value != first[1].value and not self.keeps_repeats:
-            # Servers <= 3.15 drop what a request holds twice, but for NaN, which equals nothing: that they refuse for
-            # good, as a row that is there already.
-            points = list({(key, p.timestamp, p.step): (key, p) for key, p in points}.values())
+        # Servers <= 3.15 drop what a request holds twice, but compare it before it is a row: a NaN equals nothing, an
+        # infinity becomes the largest double. Such a pair they refuse for good, as a row that is there already.
+        points = points if self.keeps_repeats else Rows.of(points).distinct()
         body = metrics_body(run_id, points)
         again = Again.NEVER if self.keeps_repeats else Again.IF_TOLD
         endpoint = f"{API}/runs/log-batch"
