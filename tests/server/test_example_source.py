@@ -67,6 +67,27 @@ def test_its_runs_arrive_line_by_line_and_once(installed, server, tmp_path, stat
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_its_convention_puts_the_servers_id_where_a_journal_names_another(installed, server, tmp_path):
+    def write(name, **params):
+        rows = {"experiment": "journals", "name": name, "started": START, "params": params}, {"ended": START + 9}
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.journal").write_text(text.replace('"ended"', '"status": "FINISHED", "ended"'))
+
+    def push():
+        return ran("push", "--settle", "0s", "--to", server.url, tmp_path, PYTHONPATH=installed)
+
+    write("second leg", continues="first leg")
+    assert "link pending: run journal:first leg is not on the server yet" in push().stdout
+    (second,) = found(server.url, "journal:second leg")
+    assert second.data.params == {}
+    write("first leg")
+    assert push().returncode == 0
+    (first,), (second,) = found(server.url, "journal:first leg"), found(server.url, "journal:second leg")
+    assert second.data.params == {"continues": first.info.run_id}
+    assert second.data.tags["journal.continues"] == "first leg"
+
+
 def history(server, run, key):
     points = client_of(server.url).get_metric_history(run.info.run_id, key)
     return sorted((point.timestamp, point.step, point.value) for point in points)

@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 
+from tracksync.conventions import Wording
 from tracksync.errors import GoneError, NotSettledError
 from tracksync.fsutil import NotRegularError, open_regular, owner_of
 from tracksync.model import Delta, MetricChunk, Point, RunHeader, RunRef, RunStatus, Store, Tally, TextItem
@@ -138,3 +139,33 @@ def lines(run, offset):
     for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
         offset += len(line)
         yield offset, json.loads(line)
+
+
+class ContinuedConvention:
+    """Rules for journals that go on where another one ended: ``{"params": {"continues": "one"}}``.
+
+    On the server the param names the run there, once it is there; what the journal says stands in a tag beside it.
+    """
+
+    name = "journal"
+    recognised_by = "param continues, in a journal"
+    params = frozenset({"continues"})
+    tags = frozenset()
+    traces = ()
+    ORIGINAL = "journal.continues"
+
+    def complete(self, cursor):
+        """Whether the param is delivered where the tag is."""
+        return "continues" in cursor.parts["params"] or self.ORIGINAL not in cursor.parts["tags"]
+
+    def wording(self, run, id_of):
+        """The id on the server, when it is known; until then the param waits."""
+        here = run.params.get("continues")
+        if here is None or not run.source_id.startswith("journal:"):
+            return None
+        other = f"journal:{here}"
+        there = id_of(other)
+        return Wording(params={"continues": there}, tags={self.ORIGINAL: here}, waits_for=set() if there else {other})
+
+    def traced(self, remote):
+        """None: nothing else puts journals on a server."""
