@@ -690,6 +690,16 @@ def test_the_command_tells_what_was_done_and_what_is_left(store, dest):
     }  # fmt: skip
 
 
+def test_its_lines_as_json_are_like_those_of_other_commands(store, dest):
+    run = store.run(artifacts={"a.txt": b"a"})
+    (run.path / "artifacts" / "link").symlink_to("a.txt")
+    left, staged = map(json.loads, invoke("--log-format", "json", store.root, dest).stdout.splitlines())
+    assert (left["level"], left["message"], left["reason"]) == ("warning", "left", carry.LINK)
+    assert left["path"].endswith("artifacts/link")
+    assert (staged["level"], staged["message"], staged["runs"], staged["left"]) == ("info", "staged", 1, 1)
+    assert len(invoke("--log-format", "json", "--quiet", store.root, dest).stdout.splitlines()) == 1
+
+
 def test_a_mistake_is_one_line_and_3(tmp_path):
     result = invoke(tmp_path / "none", tmp_path / "dest")
     assert result.exit_code == 3

@@ -10,7 +10,7 @@ from typing import Self
 
 import click
 
-from tracksync.cli import options
+from tracksync.cli import logformat, options
 from tracksync.cli.figures import count, drawable, size_of
 from tracksync.cli.stopping import on_signal
 from tracksync.cli.values import Place
@@ -33,6 +33,7 @@ LATE = "tracksync: stopped while a file system owed an answer; what is left is n
 @click.argument("source", metavar="SRC", type=Place())
 @click.argument("dest", metavar="DEST", type=Place())
 @options.quiet
+@options.log_format
 @options.as_json
 @click.pass_context
 def command(ctx: click.Context, /, *, source: Path, dest: Path, quiet: bool, **others: object) -> None:
@@ -43,7 +44,7 @@ def command(ctx: click.Context, /, *, source: Path, dest: Path, quiet: bool, **o
     SIGTERM no further file is begun. Exit code 5: something is left, and said. Databases are not staged.
     """
     stop = Event()
-    drawn = not quiet and not others["json"] and drawable(sys.stderr)
+    drawn = not quiet and not others["json"] and not logformat.as_json() and drawable(sys.stderr)
     with on_signal(lambda _number: stop.set(), lambda _number: LEFT, late=LATE), _Progress(drawn=drawn) as progress:
         staged = stage(source, dest, stop, progress)
     if others["json"]:
@@ -83,6 +84,13 @@ class _Progress:
 
 
 def _show(staged: Staged, *, quiet: bool) -> None:
+    if logformat.as_json():
+        for left in staged.left:
+            click.echo(logformat.json_line("warning", "left", {"path": str(left.path), "reason": left.reason}))
+        if not quiet:
+            fields = {name: value for name, value in _document(staged).items() if name not in ("version", "left")}
+            click.echo(logformat.json_line("info", "staged", {**fields, "left": len(staged.left)}))
+        return
     for left in staged.left[:MOST_LEFT]:
         click.echo(clean(f"left  {left.path}: {left.reason}"))
     if len(staged.left) > MOST_LEFT:
