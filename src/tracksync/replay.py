@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from tracksync import binding, ended, lineage, modelsync, sending, tags
@@ -138,6 +139,8 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
 
 def send_files(work: Work, todo: Delta, parts: Parts) -> None:
     """Queue the uploads that are due; they run beside the batches, and neither waits for the other."""
+    directories = _directories(work.entry.cursor.parts["artifacts"]) if todo.files else frozenset[str]()
+    there: frozenset[str] | None = None
     for item in todo.files:
         if work.remote is None:
             work.remote = parts.destination.get_run(work.run_id)
@@ -146,7 +149,24 @@ def send_files(work: Work, todo: Delta, parts: Parts) -> None:
             if item.model not in work.models:
                 continue  # it could not be made, or is gone
             where = replace(where, artifact_uri=work.models[item.model].artifact_uri)
+        elif work.rebuilt or item.path in directories:
+            if there is None:
+                there = _directories(parts.destination.list_artifacts(where))
+            if parts.destination.legal_path(item.name) in there:
+                # MLflow's server would say that it took the file, and keep the directory.
+                error = HeldError("the server holds a directory of this name", "remove that, then `push --retry`")
+                work.hold(f"artifact:{item.path}", Problem(str(error), error.hint, item.mark))
+                continue
         parts.lane.submit(work.entry.source_id, where, item, ended=todo.header.ended)
+
+
+def _directories(paths: Iterable[str]) -> frozenset[str]:
+    """The directories that some files lie in, at any depth."""
+    found = set[str]()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return frozenset(found)
 
 
 def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:

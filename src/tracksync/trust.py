@@ -150,6 +150,7 @@ def _recover(work: Work, remote: RemoteRun, parts: Parts, *, server_knows: bool)
     entry = work.entry
     start = Cursor()
     delta = work.read(start, AllSettled())
+    work.rebuilt = tags.CURSOR in remote.tags  # else it is new there
     told = dict(entry.cursor.parts["fields"])
     whole = reconcile.drain(delta, start)
     entry.cursor = reconcile.rebuild(delta, remote, parts.destination, whole, entry.server_cursor)

@@ -119,6 +119,8 @@ class Work:
     patchy: bool = False
     #: whether the server was away since: it may have come back from a backup, and its word counts, not the ledger's
     doubted: bool = False
+    #: whether the cursor was worked out from the server: it does not name what is there and was removed here
+    rebuilt: bool = False
     #: whether the ledger knows the run at another path, and nothing proves yet that this is the same run and no copy:
     #: until then nothing of it is recorded
     moved: bool = False

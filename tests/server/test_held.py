@@ -1,9 +1,11 @@
 """What is held is tried again: when it changes, when asked, and after a while; never all the time."""
 
+import shutil
+
 import pytest
 
 import tracksync
-from oracle import assert_equal
+from oracle import artifacts, assert_equal, client_of, counterpart
 from rawstore import RUNNING, START, RawStore
 from tracksync import work
 from tracksync.config import Settings
@@ -72,5 +74,28 @@ def test_asked_for_it_is_tried_again_at_once_and_once(push, store, proxy, server
     assert push(retry=True).exit_code == 5
     assert proxy.count("large.bin") == before + 1
     proxy.clear()
+    assert push(retry=True).exit_code == 0
+    assert_equal(store.root, server.url)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "ledger lost"])
+def test_a_file_where_the_server_holds_a_directory_is_held_until_that_is_gone(
+    push, store, server, state_dir, experiment_name, known
+):
+    """MLflow's server answers 200 to it, and keeps the directory."""
+    run = store.run(experiment_name, artifacts={"plots/a.txt": b"a", "b.txt": b"b"})
+    assert push().exit_code == 0
+    shutil.rmtree(run.path / "artifacts" / "plots")
+    run.artifact("plots", b"a file now")
+    if not known:
+        shutil.rmtree(state_dir)
+    report = push()
+    assert report.exit_code == 5
+    assert report.runs[0].notes == (
+        "held: artifact:plots: the server holds a directory of this name; remove that, then `push --retry`",
+    )
+    there = counterpart(server.url, run.id)
+    assert artifacts(client_of(server.url), there.info.run_id) == {"plots/a.txt": b"a", "b.txt": b"b"}
+    shutil.rmtree(server.directory / "artifacts" / there.info.experiment_id / there.info.run_id / "artifacts/plots")
     assert push(retry=True).exit_code == 0
     assert_equal(store.root, server.url)
