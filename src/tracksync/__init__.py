@@ -20,10 +20,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import the public names when they are asked for: ``tracksync --help`` must not pay for them."""
-    from importlib import import_module, metadata
-
     if name == "__version__":
-        return metadata.version("tracksync")
+        from importlib.metadata import version  # here: it takes 10 ms, and submodules are asked for by this way, too
+
+        return version("tracksync")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"tracksync.{_HOMES[name]}"), name)

@@ -14,8 +14,20 @@ import click
 from tracksync.cli.failure import explain
 from tracksync.cli.logformat import Clean
 
-#: Commands in the order that help shows them; each is the object ``command`` of ``tracksync.cli.<name>``.
-COMMANDS = ("push", "watch", "status", "verify", "prune", "stage", "notify", "doctor", "sources", "demo")
+#: Commands in the order that help shows them, each with its line there: to import them all would take longer than all
+#: else. Each is the object ``command`` of ``tracksync.cli.<name>``.
+COMMANDS = {
+    "push": "Send runs to the MLflow server, then exit.",
+    "watch": "Send runs as they are written, until told to stop.",
+    "status": "Show what is delivered, pending and held.",
+    "verify": "Compare runs with the server; --repair sends what differs.",
+    "prune": "Remove local runs that the server holds whole.",
+    "stage": "Copy runs from node-local scratch to the shared store.",
+    "notify": "Ask a live watch to send certain runs now.",
+    "doctor": "Look for what could be in the way.",
+    "sources": "List the kinds of store that are understood.",
+    "demo": "See it work: a server, a toy job, a live sync.",
+}
 
 #: What MLflow's client imports starts a thread for each core of the host, and computes nothing here.
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -44,7 +56,14 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"tracksync.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
+        command.short_help = COMMANDS[cmd_name]
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what it raises becomes one line and an exit code."""

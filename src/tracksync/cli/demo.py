@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command(short_help="See it work: a server, a toy job, a live sync.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.option("--keep", is_flag=True, help="Leave the server up afterwards, until Ctrl-C.")
 @click.option("--directory", type=Place(), help="Folder for all that the demo writes. [default: a new temporary one]")
 @click.pass_context

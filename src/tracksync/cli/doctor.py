@@ -36,7 +36,7 @@ Examples:
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
-@click.command(short_help="Look for what could be in the way.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=Place())
 @options.to
 @options.token_file

@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@click.command(short_help="Ask a live watch to send certain runs now.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=Place())
 @click.option("--job", envvar="SLURM_JOB_ID", show_envvar=True, help="Id of the Slurm job whose runs are meant.")
 @options.spool

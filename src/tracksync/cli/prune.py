@@ -32,7 +32,7 @@ Examples:
 """
 
 
-@click.command(short_help="Remove local runs that the server holds whole.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=Place())
 @options.run
 @options.older_than

@@ -30,7 +30,7 @@ Examples:
 """
 
 
-@click.command(cls=options.Ordered, short_help="Send runs to the MLflow server, then exit.", epilog=EPILOG)
+@click.command(cls=options.Ordered, epilog=EPILOG)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=Place())
 @options.sending
 @options.retry

@@ -13,7 +13,7 @@ tracksync.conventions.
 """
 
 
-@click.command(short_help="List the kinds of store that are understood.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 def command() -> None:
     """List the kinds of store that tracksync reads, and how each is recognised."""
     from tracksync.conventions import load_conventions

@@ -29,7 +29,7 @@ LEFT = 5
 LATE = "tracksync: stopped while a file system owed an answer; what is left is not known, stage again"
 
 
-@click.command(short_help="Copy runs from node-local scratch to the shared store.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.argument("source", metavar="SRC", type=Place())
 @click.argument("dest", metavar="DEST", type=Place())
 @options.quiet

@@ -32,7 +32,7 @@ Examples:
 """
 
 
-@click.command(short_help="Show what is delivered, pending and held.", epilog=EPILOG)
+@click.command(epilog=EPILOG)
 @click.argument("paths", metavar="[PATH]...", nargs=-1, type=Place())
 @click.option("--to", help="Only what goes to this server. [default: all]")
 @options.stale_after

@@ -25,9 +25,7 @@ Examples:
 """
 
 
-@click.command(
-    cls=options.Ordered, short_help="Compare runs with the server; --repair sends what differs.", epilog=EPILOG
-)
+@click.command(cls=options.Ordered, epilog=EPILOG)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=Place())
 @options.repair
 @options.recreate

@@ -21,7 +21,7 @@ Examples:
 """
 
 
-@click.command(cls=Remembering, short_help="Send runs as they are written, until told to stop.", epilog=EPILOG)
+@click.command(cls=Remembering, epilog=EPILOG)
 @click.argument("paths", metavar="[DIR]...", nargs=-1, type=Place())
 @options.sending
 @options.once
