@@ -175,18 +175,20 @@ def changed_since(run: RunRef, seconds: float, sources: Mapping[str, Source]) ->
 
 def unique(refs: Iterable[RunRef], ledger: Ledger) -> tuple[list[RunRef], dict[str, list[Path]]]:
     """Bind each run id to one directory: the one the ledger names, else the first; also tells the others."""
-    by_id: dict[str, dict[Path, RunRef]] = {}
+    kept: dict[str, RunRef] = {}
+    same: dict[str, dict[Path, RunRef]] = {}
     for ref in refs:
-        by_id.setdefault(ref.source_id, {})[ref.path] = ref
-    kept, others = [], {}
-    for source_id, same in by_id.items():
-        paths = sorted(same)
-        if len(paths) > 1:
-            entry = ledger.get(source_id)
-            paths.sort(key=lambda path: entry is None or str(path) != entry.path)
-            others[source_id] = paths[1:]
-        kept.append(same[paths[0]])
-    return kept, others
+        first = kept.setdefault(ref.source_id, ref)
+        if first is not ref:
+            same.setdefault(ref.source_id, {first.path: first})[ref.path] = ref
+    others = {}
+    for source_id, places in same.items():
+        entry = ledger.get(source_id)
+        first_path, *rest = sorted(places, key=lambda path: (entry is None or str(path) != entry.path, path))
+        kept[source_id] = places[first_path]
+        if rest:
+            others[source_id] = rest
+    return list(kept.values()), others
 
 
 def batched(refs: Iterable[RunRef], size: int) -> Iterator[list[RunRef]]:

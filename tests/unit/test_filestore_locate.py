@@ -6,10 +6,10 @@ import time
 import pytest
 from filestore_make import DATA, OTHER, RUN, experiment_yaml, make_run, run_yaml, unprivileged, write
 
-from tracksync.errors import ConfigError
+from tracksync.errors import ConfigError, NotSettledError
 from tracksync.model import Store
 from tracksync.sources import searching
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore import FileStoreSource, listing, locate
 
 SOURCE = FileStoreSource()
 
@@ -225,3 +225,67 @@ class TestDiscover:
         assert len(ids(tmp_path)) == 10_001
         assert time.perf_counter() - start < 1
         assert len(stats) < 10
+
+
+class TestListing:
+    """Experiments' directories are listed again only when they have changed."""
+
+    @pytest.fixture
+    def listed(self, monkeypatch):
+        """The names of the directories that were listed, in their order."""
+        names, real = [], locate.names_in
+        monkeypatch.setattr(locate, "names_in", lambda path: (names.append(path.name), real(path))[1])
+        return names
+
+    @pytest.fixture
+    def ids(self, store):
+        source = FileStoreSource()
+        return lambda: sorted(run.source_id for run in source.discover(Store("mlflow-file", store)))
+
+    def test_one_that_keeps_still_is_not_listed_again(self, ids, listed, monkeypatch):
+        monkeypatch.setattr(listing, "TICK", -1.0)
+        assert [ids() for _ in range(3)] == [[RUN]] * 3
+        assert listed.count("7") == 1
+
+    def test_what_came_within_one_tick_of_the_clock_is_found_by_the_next_listing(self, ids, listed):
+        assert [ids() for _ in range(3)] == [[RUN]] * 3
+        assert listed.count("7") == 3
+
+    def test_one_is_listed_again_in_any_case_after_a_while(self, ids, listed, monkeypatch):
+        monkeypatch.setattr(listing, "TICK", -1.0)
+        monkeypatch.setattr(listing, "ANYWAY", 0.0)
+        assert [ids() for _ in range(3)] == [[RUN]] * 3
+        assert listed.count("7") == 3
+
+    def test_a_run_that_comes_or_goes_shows(self, store, ids, monkeypatch):
+        monkeypatch.setattr(listing, "TICK", -1.0)
+        assert ids() == [RUN]
+        make_run(store, OTHER)
+        assert ids() == sorted([RUN, OTHER])
+        shutil.rmtree(store / "7" / RUN)
+        assert ids() == [OTHER]
+        (store / "7" / OTHER).rename(store / "7" / RUN)
+        assert ids() == [RUN]
+        (store / "7" / RUN).rename(store.parent / "elsewhere")
+        (store / "7" / RUN).symlink_to(store.parent / "elsewhere")
+        assert ids() == []
+
+    def test_a_directory_of_another_name_becomes_a_run_by_a_file_in_it(self, store, ids, monkeypatch):
+        monkeypatch.setattr(listing, "TICK", -1.0)
+        (store / "7" / "my-run").mkdir()
+        assert ids() == [RUN]
+        write(store / "7" / "my-run" / "meta.yaml", run_yaml().replace(RUN, "my-run"))
+        assert ids() == sorted([RUN, "my-run"])
+
+    def test_what_may_not_be_listed_is_said_each_time(self, monkeypatch):
+        monkeypatch.setattr(listing, "TICK", -1.0)
+        with unprivileged() as scratch:
+            make_run(scratch / "mlruns")
+            source, store = FileStoreSource(), Store("mlflow-file", scratch / "mlruns")
+            assert len(list(source.discover(store))) == 1
+            (scratch / "mlruns" / "7").chmod(0o300)
+            for _ in range(2):
+                with pytest.raises(NotSettledError, match="cannot be listed"):
+                    list(source.discover(store))
+            (scratch / "mlruns" / "7").chmod(0o700)
+            assert len(list(source.discover(store))) == 1

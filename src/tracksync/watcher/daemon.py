@@ -86,9 +86,8 @@ class Watcher:
         return self._report
 
     def _followed(self) -> str:
-        runs = self._schedule.runs.values()
-        live = sum(run.stamp is None for run in runs)
-        return f"following {len(runs):,} run{'' if len(runs) == 1 else 's'}, {live:,} of them not settled"
+        runs, live = len(self._schedule.runs), len(self._schedule.unsettled())
+        return f"following {runs:,} run{'' if runs == 1 else 's'}, {live:,} of them not settled"
 
     def _begin(self, *, patient: bool) -> None:
         """Speak to the server for the first time, and say what is about to be sent."""
@@ -186,7 +185,7 @@ class Watcher:
             return
         self._standing.tell(outcome)
         if outcome.state is State.GONE:
-            del self._schedule.runs[source_id]
+            self._schedule.forget(source_id)
         elif outcome.state is State.REMOVED:
             self._schedule.later(run, now)
         else:
@@ -275,7 +274,7 @@ class Watcher:
         now = time.monotonic()
         runs = self._schedule.runs
         if lost:  # whatever was missed, it was one of these, or a new run
-            self._schedule.hint([source_id for source_id, run in runs.items() if run.stamp is None], now)
+            self._schedule.hint([run.ref.source_id for run in self._schedule.unsettled()], now)
             self._list_at = now
         paths = self._touched.take(paths)
         for store in self._touched.due(now):

@@ -40,6 +40,8 @@ class Schedule:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.runs: dict[str, Watched] = {}
+        #: those of them that have not settled: of ten thousand that have, none is to cost anything at each turn
+        self._live: dict[str, Watched] = {}
         self._names: dict[str, set[str]] = {}
 
     def add(self, ref: RunRef, now: float, stamp: tuple[int, ...] | None) -> None:
@@ -48,8 +50,15 @@ class Schedule:
         if known is not None and known.ref == ref:
             return
         due = now if stamp is None else now + self._jitter(self._settings.settled_interval)
-        self.runs[ref.source_id] = Watched(ref, due, now + self._jitter(self._settings.walk_interval), stamp)
+        run = Watched(ref, due, now + self._jitter(self._settings.walk_interval))
+        self.runs[ref.source_id] = run
+        self._stamp(run, stamp)
         self._names.setdefault(ref.path.name, set()).add(ref.source_id)
+
+    def forget(self, source_id: str) -> None:
+        """Follow a run no more: it has vanished."""
+        del self.runs[source_id]
+        self._live.pop(source_id, None)
 
     def due(self, now: float) -> Iterator[Watched]:
         """The runs whose time has come, those that go on first."""
@@ -59,7 +68,7 @@ class Schedule:
 
     def unsettled(self) -> list[Watched]:
         """The runs that have not settled, those first that nobody has closed."""
-        return sorted((run for run in self.runs.values() if run.stamp is None), key=lambda run: run.closed)
+        return sorted(self._live.values(), key=lambda run: run.closed)
 
     def skip(self, run: Watched, now: float) -> None:
         """A settled run looked as before: nothing to do until the next stat."""
@@ -67,7 +76,8 @@ class Schedule:
 
     def looked(self, run: Watched, now: float, state: State, stamp: tuple[int, ...] | None, *, busy: bool) -> None:
         """Set the next look by what the last one found; ``stamp`` is None while the run has not settled."""
-        run.looked, run.stamp, run.failures, run.closed = now, stamp, 0, False
+        run.looked, run.failures, run.closed = now, 0, False
+        self._stamp(run, stamp)
         if now >= run.walk:
             run.walk = now + self._jitter(self._settings.walk_interval)
         if state is State.SYNCING and not busy:
@@ -96,7 +106,7 @@ class Schedule:
         for source_id in ids:
             if (run := self.runs.get(source_id)) is not None:
                 run.due = min(run.due, max(now, run.looked + HINT_PAUSE))
-                run.stamp = None
+                self._stamp(run, None)
 
     def touched(self, paths: Iterable[str]) -> set[str]:
         """The runs in or below whose directories the paths of events lie, by the directories' names."""
@@ -106,11 +116,19 @@ class Schedule:
     def now(self, ids: Iterable[str], now: float) -> None:
         """Somebody asks for these runs: look at once."""
         for source_id in ids:
-            self.runs[source_id].due, self.runs[source_id].stamp = now, None
+            self.runs[source_id].due = now
+            self._stamp(self.runs[source_id], None)
 
     def next(self, now: float) -> float:
-        """Seconds until the next run is due."""
-        return max(0.0, min((run.due for run in self.runs.values()), default=now + self._settings.interval) - now)
+        """Seconds until the next run is due that has not settled; the others wait for the turn after their time."""
+        return max(0.0, min((run.due for run in self._live.values()), default=now + self._settings.interval) - now)
+
+    def _stamp(self, run: Watched, stamp: tuple[int, ...] | None) -> None:
+        run.stamp = stamp
+        if stamp is None:
+            self._live[run.ref.source_id] = run
+        else:
+            self._live.pop(run.ref.source_id, None)
 
     @staticmethod
     def _jitter(seconds: float) -> float:

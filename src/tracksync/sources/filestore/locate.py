@@ -7,12 +7,14 @@ import re
 import stat
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, names_in, read_small
 from tracksync.model import RunRef, Store
 from tracksync.sources.filestore import meta
+from tracksync.sources.filestore.listing import Listings
 from tracksync.sources.searching import Breadth, pass_over, searching
 from tracksync.sources.seen import AGAIN, PASSING
 from tracksync.sources.texts import PARENT, RUN_ID
@@ -124,7 +126,7 @@ def _fields(directory: Path) -> meta.Fields | None:
         return {}  # the look at its runs says why
 
 
-def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
+def discover(store: Store, within: Path | None, listings: Listings) -> Iterator[RunRef]:
     """List the runs of a store, deleted ones too, or only those at or below ``within``; see Source.discover."""
     failed: list[tuple[str, str]] = []
     for base, experiment, run in _selected(store.root, within):
@@ -135,9 +137,19 @@ def discover(store: Store, within: Path | None) -> Iterator[RunRef]:
             continue
         for name in filter(_EXPERIMENT_ID.fullmatch, [experiment] if experiment else _named(base, failed)):
             below = base / name
-            yield from (RunRef(store, run, path) for run in _named(below, failed) if _is_run(path := below / run))
+            yield from listings.of(below, partial(_runs, store, below, failed))
     if failed:
         raise NotSettledError(*failed[0])
+
+
+def _runs(store: Store, below: Path, failed: list[tuple[str, str]]) -> tuple[list[RunRef], bool]:
+    """The runs of one experiment, and whether only a change of the names in its directory changes which these are."""
+    before = len(failed)
+    names = _named(below, failed)
+    runs = [RunRef(store, name, path) for name in names if _is_run(path := below / name)]
+    # what is called otherwise may become a run by a file in it
+    plain = all(RUN_ID.fullmatch(name) or name in _NOT_RUNS or name.startswith(".") for name in names)
+    return runs, plain and len(failed) == before
 
 
 def parent(store: Store, run: RunRef) -> str | None:
