@@ -60,7 +60,7 @@ TURN = 5.0
 #: Threads that replay runs, help those with many points, and upload artifacts. With those that every command has they
 #: are at most 16: some sites count them against the user. Runs that are followed have little to send at a time, and
 #: events of the file system need threads too.
-WORKERS, HELPERS, UPLOADS = 4, 3, 4
+WORKERS, HELPERS, UPLOADS = 4, 3, 5
 FOLLOWING = 2, 1, 2
 #: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
 #: as hanging: nothing that it waits for (batches, histories, one request) lasts so long. Uploads are not waited for.
