@@ -21,7 +21,7 @@ def tell(state_dir, monkeypatch, tmp_path):
 
     def run(*arguments, **environment):
         done = CliRunner(env=environment).invoke(main, ["notify", *map(str, arguments)])
-        return done.exit_code, done.output, pending(default_spool(state_dir))
+        return done.exit_code, done.stdout + done.stderr, pending(default_spool(state_dir))
 
     return run
 
