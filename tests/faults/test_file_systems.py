@@ -126,7 +126,8 @@ def test_events_that_the_kernel_dropped_are_made_up_for_at_once(local, server, s
             run.log("loss", [0.5])
         until(lambda: arrived(server, busy)() and arrived(server, other)())
         process.send_signal(signal.SIGSTOP)
-        for _ in range(most // 4 + 1):
+        until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        for _ in range(most // 2):
             for name in ("loss", "gain"):  # one after the other: what comes twice in a row is one event
                 (busy.path / "metrics" / name).open("ab").close()
         other.log("loss", [0.25])
