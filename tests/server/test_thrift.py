@@ -214,7 +214,8 @@ def test_a_settled_run_costs_an_idle_watch_one_stat_at_a_time(store, settings, p
             tracer.terminate()
             seconds = time.monotonic() - began
     calls = calls_on(runs, trace)
-    assert max(calls.values()) <= seconds / (0.75 * 3) + 1  # the pause between two looks is spread by a quarter
+    # The pause between two looks is spread by a quarter; the first one began before the trace, when runs were listed.
+    assert max(calls.values()) <= seconds / (0.75 * 3) + 2
     assert all("stat" in line for line in trace.read_text().splitlines() if any(run in line for run in runs))
 
 
