@@ -75,7 +75,7 @@ class Watcher:
                 now = time.monotonic()
                 self._scan(now)
                 self._take_notices(now)
-                self._look(now)
+                self._look(time.monotonic())  # the scan may have taken long: the next looks are counted from this one
                 self._notices.answer(self._arrived)
                 self._engine.parts.jobs.refresh_soon()
                 self._engine.parts.pulse(Phase.FOLLOWING, self._followed())
