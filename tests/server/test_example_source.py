@@ -70,9 +70,9 @@ def test_its_runs_arrive_line_by_line_and_once(installed, server, tmp_path, stat
 @pytest.mark.slow
 def test_its_convention_puts_the_servers_id_where_a_journal_names_another(installed, server, tmp_path):
     def write(name, **params):
-        rows = {"experiment": "journals", "name": name, "started": START, "params": params}, {"ended": START + 9}
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{name}.journal").write_text(text.replace('"ended"', '"status": "FINISHED", "ended"'))
+        begun = {"experiment": "journals", "name": name, "started": START, "params": params}
+        rows = begun, {"ended": START + 9, "status": "FINISHED"}
+        (tmp_path / f"{name}.journal").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def push():
         return ran("push", "--settle", "0s", "--to", server.url, tmp_path, PYTHONPATH=installed)
