@@ -19,14 +19,15 @@ class Fingerprints:
     """
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
-        self._settings, self._sources = settings, sources
+        self._settings = settings
+        self._of = {kind: one.fingerprint for kind, one in sources.items() if isinstance(one, Fingerprinted)}
         #: source id -> the fingerprint and when it was first seen (monotonic seconds)
         self._first: dict[str, tuple[str, float]] = {}
 
     def settled(self, ref: RunRef) -> str | None:
         """The fingerprint of a run that is about to be read, if it may be kept; None while it may not."""
-        source = self._sources[ref.store.kind]
-        found, now = source.fingerprint(ref) if isinstance(source, Fingerprinted) else None, time.monotonic()
+        take = self._of.get(ref.store.kind)
+        found, now = None if take is None else take(ref), time.monotonic()
         if found is None:
             return None
         known = self._first.get(ref.source_id)

@@ -18,6 +18,7 @@ _WRITE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # O_PATH: passing through a directory needs no right to list it, and costs no open at a metadata server.
 _PASS_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_NAMES = frozenset(("", ".", ".."))
 
 
 class NotRegularError(OSError):
@@ -85,7 +86,7 @@ def lstat_below(root: Path, relative: str) -> os.stat_result:
 def _split(root: Path, relative: str) -> tuple[list[str], str]:
     """The directories on the way, and the name of the file."""
     parts = relative.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\0" in relative or not _is_name(relative):
+    if not _NO_NAMES.isdisjoint(parts) or "\0" in relative or not (relative.isascii() or _is_name(relative)):
         raise NotRegularError(errno.EINVAL, "not a path below its root", str(root / relative))
     return parts[:-1], parts[-1]
 

@@ -45,6 +45,7 @@ class Shaped:
         self._source, self._shape = source, shape
         #: all that decides what of a run is sent, besides the run
         self._terms = _digest(f"{terms} {replace(shape, runs=frozenset())}")
+        self._fingerprint = source.fingerprint if isinstance(source, Fingerprinted) else None
         self.kind, self.recognised_by = source.kind, source.recognised_by
         self.path_map: PathMap = source.path_map
         self.settle: float | None = source.settle
@@ -67,7 +68,7 @@ class Shaped:
 
     def fingerprint(self, run: RunRef) -> str | None:
         """The source's, as long as the same of the run is to be sent; see Fingerprinted.fingerprint."""
-        found = self._source.fingerprint(run) if isinstance(self._source, Fingerprinted) else None
+        found = None if self._fingerprint is None else self._fingerprint(run)
         return None if found is None else f"{found}-{self._terms}"
 
     def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:

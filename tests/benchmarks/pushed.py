@@ -1,19 +1,21 @@
 """One push in a process of its own: ``pushed.py STORE URL STATE``; prints as JSON what it took, less the start-up."""
 
+import io
 import json
 import os
 import resource
 import sys
 import threading
 import time
-from pathlib import Path
+from contextlib import redirect_stdout
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 from mlflow.utils import credentials, rest_utils  # noqa: F401 -- the start-up
 
-from tracksync import api
-from tracksync.config import Settings
+import tracksync.api
+import tracksync.cli.push  # noqa: F401
+from tracksync.cli import main as command_line
 
 
 def main(store, url, state):
@@ -26,18 +28,20 @@ def main(store, url, state):
 
     thread = threading.Thread(target=count)
     thread.start()
-    settings = Settings(to=url, state_dir=Path(state), settle=0.0)
+    command = ["push", store, "--to", url, "--state-dir", state, "--settle", "0", "--json"]
     began, spent = time.monotonic(), time.process_time()
-    report = api.push([store], settings=settings)
+    with redirect_stdout(io.StringIO()) as told:
+        code = command_line(command, standalone_mode=False)
     seconds, cpu = time.monotonic() - began, time.process_time() - spent
     ended.set()
     thread.join()
+    runs = json.loads(told.getvalue())["runs"]
     found = {
         "seconds": seconds,
         "cpu": cpu,
-        "points": sum(run.points for run in report.runs),
-        "files": sum(run.files for run in report.runs),
-        "code": report.exit_code,
+        "points": sum(run["points"] for run in runs),
+        "files": sum(run["files"] for run in runs),
+        "code": code,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "threads": most,
     }

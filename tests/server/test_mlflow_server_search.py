@@ -5,7 +5,7 @@ import uuid
 import pytest
 from mlflow import MlflowClient
 
-from tracksync.mlflow_server import MlflowServer, search
+from tracksync.mlflow_server import MlflowServer, experiments, search
 
 SOURCE = "tracksync.source.run_id"
 
@@ -79,6 +79,26 @@ def test_one_id_costs_one_search_and_many_share_pages(put, any_server, make_prox
     assert len(destination.find_runs(ids)) == 30
     assert proxy.count("runs/search") == 1
     assert proxy.writes == []
+
+
+def test_the_experiments_are_listed_once_for_many_searches_and_new_ones_are_among_them(
+    any_server, client, experiment_name, make_proxy, monkeypatch
+):
+    proxy = make_proxy(any_server.url)
+    near = MlflowServer(proxy.url)
+    assert near.find_runs(new_ids(2)) == {}
+    (source_id,) = new_ids(1)
+    near.create_run(
+        near.ensure_experiment(f"{experiment_name} new", "1"), name="", user="u", start_time=1, tags={SOURCE: source_id}
+    )
+    assert near.find_runs([source_id]).keys() == {source_id}  # an experiment of its own making, at once
+    assert proxy.count("experiments/search") == 1
+    monkeypatch.setattr(experiments, "LISTED_FOR", 0.0)
+    far = MlflowServer(proxy.url)
+    far.find_runs([source_id])
+    (other,) = new_ids(1)
+    client.create_run(client.create_experiment(f"{experiment_name} another's"), tags={SOURCE: other})
+    assert far.find_runs([other]).keys() == {other}  # and another's, when the list is old
 
 
 def test_what_a_found_run_holds_is_what_asking_for_it_gives(put, destination):

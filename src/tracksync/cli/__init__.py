@@ -5,9 +5,10 @@ Only this package speaks click. It never imports mlflow: ``--help`` must not pay
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import os
+import sys
 
 import click
 
@@ -31,7 +32,8 @@ COMMANDS = {
 
 #: What MLflow's client imports starts a thread for each core of the host, and computes nothing here.
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
+#: What it looks for along ``sys.path``, six times a request, to find out whether it runs in a notebook.
+NOTEBOOK = ("IPython", "pyspark")
 
 EPILOG = """\b
 Examples:
@@ -86,6 +88,10 @@ def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
     for name in ONE_THREAD:
         os.environ.setdefault(name, "1")
+    for name in NOTEBOOK:
+        if importlib.util.find_spec(name) is None:
+            # Python's own way of saying that it is not there: the process is ours, and none is installed while it runs.
+            sys.modules[name] = None  # type: ignore[assignment]
     handler = logging.StreamHandler()
     handler.setFormatter(Clean())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracksync.errors import NotSettledError
@@ -22,6 +22,11 @@ HOLLOW = "a large file with nothing in it: not read"
 class Look(Seen):
     """One look at a run's directory."""
 
+    _below: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._below = str(self.run.path.relative_to(self.root))  # once: a run has a hundred files
+
     @property
     def root(self) -> Path:
         """The store's root, from which every file is opened: no link below it is followed."""
@@ -29,7 +34,7 @@ class Look(Seen):
 
     def below_root(self, relative: str) -> str:
         """The path from the store's root of what lies at ``relative`` in the run."""
-        return f"{self.run.path.relative_to(self.root)}/{relative}"
+        return f"{self._below}/{relative}"
 
     def files(self, part: str, kind: str) -> Iterator[tuple[str, os.stat_result]]:
         """The regular files of one part of the run (``params``, ``artifacts`` ...): (name in it, lstat).
