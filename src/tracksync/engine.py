@@ -207,7 +207,7 @@ class Engine:
         self._outage = True
         self.destination.distrust()
         for work in self.works.values():
-            work.verified, work.doubted = False, True
+            work.verified, work.doubted, work.read_ahead = False, True, None
 
     def give_up(self, ref: RunRef, error: TracksyncError) -> Outcome:
         """Hold a run that does not get ready."""

@@ -1,4 +1,4 @@
-"""Runs that look as they did when all of them had been delivered: there is no need to read them again."""
+"""Runs that look as they did when they were read, or had been delivered: there is no need to read them again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from collections.abc import Mapping
 from tracksync.config import Settings
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
-from tracksync.sources import Fingerprinted, Source
+from tracksync.sources import Fingerprint, Fingerprinted, Source
+
+#: Milliseconds: what was not changed for so long does not change within the tick of a coarse clock, nor behind a stat
+#: that a network file system has kept. By the clocks of two hosts, which differ by less.
+OLD = 60 * 60 * 1000
 
 
 class Fingerprints:
     """Takes the fingerprints of runs, and compares them with those that the ledger keeps.
 
-    One is kept only if it was the same twice, as many seconds apart as a file needs to settle, and before the read that
-    found nothing more: a change within one tick of a coarse clock would not show in it. Safe to share between threads.
+    One is kept only if it was the same twice, as many seconds apart as a file needs to settle, or if it is old; and
+    before the read that found nothing more: a change within one tick of a coarse clock would not show in it. Safe to
+    share between threads.
     """
 
     def __init__(self, settings: Settings, sources: Mapping[str, Source]) -> None:
@@ -26,21 +31,34 @@ class Fingerprints:
 
     def settled(self, ref: RunRef) -> str | None:
         """The fingerprint of a run that is about to be read, if it may be kept; None while it may not."""
-        take = self._of.get(ref.store.kind)
-        found, now = None if take is None else take(ref), time.monotonic()
+        found, now = self._take(ref), time.monotonic()
         if found is None:
             return None
         known = self._first.get(ref.source_id)
-        if known is None or known[0] != found:
-            self._first[ref.source_id] = found, now
-            return None
-        return found if now - known[1] >= self._settings.settle_for(ref.path) else None
+        if known is None or known[0] != found.text:
+            known = self._first[ref.source_id] = found.text, now
+        elif now - known[1] >= self._settings.settle_for(ref.path):
+            return found.text
+        return found.text if _old(found) else None
+
+    def still(self, ref: RunRef, settled: str | None) -> bool:
+        """Whether a run is certain to be as it was when :meth:`settled` gave ``settled``, and has not to be read."""
+        # Of one that was changed lately no stat is certain: see OLD.
+        return settled is not None and (found := self._take(ref)) is not None and found.text == settled and _old(found)
 
     def unchanged(self, ref: RunRef, entry: Entry | None) -> bool:
         """Whether all of a run was delivered, and it looks as it did then; counts as the first look at it."""
         self.settled(ref)
         known = self._first.get(ref.source_id)
         return entry is not None and known is not None and known[0] == entry.fingerprint and _at_rest(entry, ref)
+
+    def _take(self, ref: RunRef) -> Fingerprint | None:
+        take = self._of.get(ref.store.kind)
+        return None if take is None else take(ref)
+
+
+def _old(found: Fingerprint) -> bool:
+    return found.changed < time.time_ns() // 1_000_000 - OLD
 
 
 def _at_rest(entry: Entry, ref: RunRef) -> bool:

@@ -74,15 +74,14 @@ class Intake:
 
     def _read(self, work: Work) -> Delta | None:
         """Read the run; None while it is being written at this moment."""
-        work.stamp = work.source.stamp(work.ref)
-        # of one that goes on it would not be kept
-        goes_on = work.entry.state is State.LIVE
-        fingerprint = None if goes_on else self._parts.fingerprints.settled(work.ref)
+        ahead, work.read_ahead = work.read_ahead, None
+        if ahead is None:
+            work.look_before(self._parts)
         try:
-            delta = work.read()
+            delta = ahead or work.read()
             if self._ends(work, delta):
                 delta = work.read()
-            work.fingerprint = fingerprint if delta.empty else None  # what is kept for later needs to be read again
+            work.fingerprint = work.before if delta.empty else None  # what is kept for later needs to be read again
         except NotSettledError as error:
             if work.looks.settled("run", work.stamp):
                 raise HeldError(f"{error}, and stays so", error.hint or "mend the file, or remove the run") from error

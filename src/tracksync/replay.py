@@ -55,6 +55,9 @@ def _last(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether nothing came to a run that has ended while it was sent: what reads FINISHED there must be complete."""
     if not todo.header.ended or todo.empty:
         return True
+    if work.entry.job_state is None and parts.fingerprints.still(work.ref, work.before):
+        work.fingerprint = work.before  # all that was there then is sent
+        return True
     fingerprint = parts.fingerprints.settled(work.ref)
     late = work.read()
     work.fingerprint = fingerprint if late.empty else None  # what is kept for later needs to be read again

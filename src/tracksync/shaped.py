@@ -17,7 +17,7 @@ from tracksync.linkfile import Link
 from tracksync.loggedmodel import PARAM, TAG, LoggedModel, item
 from tracksync.model import AllSettled, Cursor, Delta, FileItem, Looks, Mark, RunHeader, RunRef, Store, Tally, TextItem
 from tracksync.shape import REDACTED, Shape
-from tracksync.sources import Fingerprinted, Source
+from tracksync.sources import Fingerprint, Fingerprinted, Source
 from tracksync.sources.pathmap import PathMap
 
 #: Where tracksync keeps whole values: no artifacts of the run.
@@ -66,10 +66,10 @@ class Shaped:
         """See Source.stamp."""
         return self._source.stamp(run)
 
-    def fingerprint(self, run: RunRef) -> str | None:
+    def fingerprint(self, run: RunRef) -> Fingerprint | None:
         """The source's, as long as the same of the run is to be sent; see Fingerprinted.fingerprint."""
         found = None if self._fingerprint is None else self._fingerprint(run)
-        return None if found is None else f"{found}-{self._terms}"
+        return None if found is None else found._replace(text=f"{found.text}-{self._terms}")
 
     def parents(self, store: Store, runs: Sequence[RunRef]) -> dict[str, str]:
         """See Source.parents."""

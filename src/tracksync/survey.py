@@ -50,10 +50,13 @@ def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef]) ->
         engine.parts.pulse(Phase.BUSY, "")
         work = engine.work(ref)
         try:
+            work.look_before(engine.parts)
             delta = work.read()
             engine.intake.job(work, delta)
             if delta.waiting:  # that will have settled when it is sent
                 delta = work.read(looks=AllSettled())
+            elif delta.header.ended and len(engine.works) <= GROUP:
+                work.read_ahead = delta  # to send it, it need not be read again
             else:  # no later look needs this one, and a store may hold more runs than the memory does
                 engine.works.pop(ref.source_id, None)
         except (NotSettledError, HeldError, GoneError):

@@ -110,8 +110,12 @@ class Work:
     looks: Looks
     #: ``Source.stamp`` from before the run was read
     stamp: tuple[int, ...] | None = None
-    #: its fingerprint from before it was read, if it may be kept
+    #: its fingerprint from before it was read, if that may be kept
+    before: str | None = None
+    #: the same if that read found nothing more
     fingerprint: str | None = None
+    #: what a read found that nobody has worked with yet
+    read_ahead: Delta | None = None
     #: whether this process has compared the run on the server with the ledger and knows the outcome of all its
     #: writes since
     verified: bool = False
@@ -186,6 +190,12 @@ class Work:
         if cursor is None:
             self.entry.waits_for = sorted(told.waits_for)
         return told.delta
+
+    def look_before(self, parts: Parts) -> None:
+        """Note what the run looks like before it is read."""
+        self.stamp = self.source.stamp(self.ref)
+        # of one that goes on it would not be kept
+        self.before = None if self.entry.state is State.LIVE else parts.fingerprints.settled(self.ref)
 
     def id_of(self, source_id: str) -> str | None:
         """The id on the server of this run or another, if it is certain to stay: then it may enter a param."""

@@ -10,6 +10,7 @@ import pytest
 import tracksync
 from oracle import assert_equal, client_of, counterpart
 from rawstore import RUNNING, points, write
+from tracksync import fingerprints
 from tracksync.ledger import Ledger, State
 from tracksync.shape import Rule, Shape
 
@@ -53,6 +54,48 @@ def test_nothing_is_read_or_asked_again(store, run, settings, proxy):
     (told,) = report.runs
     assert (told.state, told.points, told.run_id) == (State.DONE, 0, entry_of(settings, run).run_id)
     assert (report.plan.found, report.plan.runs) == (1, 0)
+
+
+def any_age_is_old(monkeypatch):
+    """As if nothing had been changed for an hour: no test can set a ctime."""
+    monkeypatch.setattr(fingerprints, "OLD", -(10**9))
+
+
+@pytest.fixture
+def small(store, experiment_name):
+    """A run without artifacts, whose uploads another look would wait for."""
+    return store.run(experiment_name, params={"lr": "0.1"}, metrics={"loss": points(5)})
+
+
+def test_a_run_that_has_kept_still_for_long_is_read_once(store, small, settings, monkeypatch):
+    any_age_is_old(monkeypatch)
+    run = small
+    settings = replace(settings, settle=3600.0)
+    _, read = push(store, settings)
+    assert read.count(str(run.path / "params" / "lr")) == 1  # to count it, to send it, and to call it FINISHED
+    assert_equal(store.root, settings.to)
+    push(store, settings)
+    assert entry_of(settings, run).fingerprint is not None
+    _, read = push(store, settings)
+    assert [path for path in read if run.id in path] == []
+
+
+def test_another_is_read_again_before_it_is_called_finished(store, small, settings):
+    _, read = push(store, replace(settings, settle=3600.0))
+    assert read.count(str(small.path / "params" / "lr")) == 2
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_what_comes_while_it_is_sent_is_there_before_it_is_called_finished(
+    store, run, settings, proxy, monkeypatch, old
+):
+    if old:
+        any_age_is_old(monkeypatch)
+    proxy.call("log-batch", lambda _: run.param("late", "1"))
+    push(store, settings)
+    (late,) = [nth for nth, seen in enumerate(proxy.writes) if b'"late"' in seen.body]
+    (end,) = [nth for nth, seen in enumerate(proxy.writes) if b"FINISHED" in seen.body]
+    assert late < end
 
 
 def rewritten(path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tracksync.errors import ConfigError
 from tracksync.model import Cursor, Delta, Looks, RunRef, Store, Tally
@@ -75,11 +75,19 @@ class Source(Protocol):
         """How much lies before ``cursor``."""
 
 
+class Fingerprint(NamedTuple):
+    """What a run looks like without being read."""
+
+    text: str
+    #: when any of it was changed last, in ms since the epoch, by the clock of the file system
+    changed: int
+
+
 @runtime_checkable
 class Fingerprinted(Protocol):
     """What a source may do besides: tell without reading whether a run has changed at all."""
 
-    def fingerprint(self, run: RunRef) -> str | None:
+    def fingerprint(self, run: RunRef) -> Fingerprint | None:
         """What changes whenever anything does that :meth:`Source.read` would find; None where only a read tells."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tracksync.errors import GoneError, HeldError, NotSettledError
 from tracksync.fsutil import NotRegularError, login_of, read_small
 from tracksync.model import Cursor, Delta, Looks, RunHeader, RunRef, Store, Tally
+from tracksync.sources import Fingerprint
 from tracksync.sources.filestore import locate, meta
 from tracksync.sources.filestore.datasets import new_datasets
 from tracksync.sources.filestore.experiments import ExperimentTags
@@ -72,7 +73,7 @@ class FileStoreSource:
             return (-1, -1)  # no stamp of a settled run: whoever compares will read, and learn what it is
         return (status.st_mtime_ns, status.st_size)
 
-    def fingerprint(self, run: RunRef) -> str | None:
+    def fingerprint(self, run: RunRef) -> Fingerprint | None:
         """By the names, sizes and times of all files; see Fingerprinted.fingerprint."""
         # where artifacts may lie elsewhere, only the run's document says where
         return None if self.path_map else self._fingerprints.of(run.store.root, run.path)
