@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -18,7 +18,10 @@ from tracksync.bandwidth import Bandwidth
 from tracksync.destination import Destination, RemoteRun
 from tracksync.errors import HeldError, NotSettledError, RefusedError, TracksyncError, UnreachableError
 from tracksync.model import FileItem
+from tracksync.shares import Share
 
+#: Bytes of a small file. Its upload is soon over, so that it may use any thread that is free.
+SMALL = 1 << 20
 #: While its run is live, a file goes again no sooner than this many times the duration of its last upload.
 RESEND_FACTOR = 10
 #: Seconds before a file that changed while it was sent is tried again.
@@ -47,19 +50,24 @@ class Outcome:
 
 
 class ArtifactLane:
-    """Uploads artifacts in a few threads. Safe to share between threads."""
+    """Uploads artifacts in some of the threads of a pool. Safe to share between threads.
+
+    ``large`` and ``small``: uploads at a time of large files, which may last for hours, and of small ones.
+    """
 
     def __init__(
         self,
         destination: Destination,
-        workers: int,
+        pool: Executor,
+        large: int,
+        small: int,
         bandwidth: Bandwidth | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._destination = destination
         self._bandwidth = bandwidth
         self._clock = clock
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="artifacts")
+        self._large, self._small = Share(pool, large), Share(pool, small)
         self._lock = threading.Lock()
         self._futures: dict[str, dict[str, Future[Outcome]]] = defaultdict(dict)
         self._live_again: dict[tuple[str, str], float] = {}
@@ -78,8 +86,9 @@ class ArtifactLane:
 
     def submit(self, source_id: str, remote: RemoteRun, item: FileItem, *, ended: bool) -> None:
         """Queue one upload; ``ended``: the run has ended, so that its files should keep still."""
+        share = self._small if item.size_here <= SMALL else self._large
         with self._lock:
-            self._futures[source_id][item.path] = self._pool.submit(self._upload, source_id, remote, item, ended)
+            self._futures[source_id][item.path] = share.submit(self._upload, source_id, remote, item, ended)
 
     def collect(self, source_id: str) -> list[Outcome]:
         """Take the finished uploads of a run."""
@@ -110,7 +119,8 @@ class ArtifactLane:
     def close(self) -> None:
         """Give up what is queued, break off what is under way, and wait for the threads."""
         self._stopping.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for share in (self._small, self._large):
+            share.shutdown(wait=True, cancel_futures=True)
 
     def _upload(self, source_id: str, remote: RemoteRun, item: FileItem, ended: bool) -> Outcome:  # noqa: FBT001
         started = self._clock()

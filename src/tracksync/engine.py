@@ -40,6 +40,7 @@ from tracksync.locate import batched
 from tracksync.model import Delta, Looks, RunRef
 from tracksync.pulse import Phase
 from tracksync.replay import replay
+from tracksync.shares import Share
 from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
 from tracksync.work import Delivered, Outcome, Parts, Work, at_home, now_ms
@@ -57,9 +58,9 @@ GROUP = 500
 TAG_INTERVAL = 5 * 60 * 1000
 #: Seconds of batches after which a run that is followed lets the others have their turn.
 TURN = 5.0
-#: Threads that replay runs, help those with many points, and upload artifacts. With those that every command has they
-#: are at most 16: some sites count them against the user. Runs that are followed have little to send at a time, and
-#: events of the file system need threads too.
+#: Runs that are replayed at a time, helpers of those with many points, and uploads of large artifacts; small ones use
+#: all threads that these leave. With those that every command has there are 16 at most: some sites count them against
+#: the user. Runs that are followed have little to send at a time, and events of the file system need threads too.
 WORKERS, HELPERS, UPLOADS = 4, 3, 5
 FOLLOWING = 2, 1, 2
 #: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
@@ -91,13 +92,12 @@ class Engine:
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
         workers, helpers, uploads = FOLLOWING if follow else (WORKERS, HELPERS, UPLOADS)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="replay")
-        self._helpers = ThreadPoolExecutor(helpers, thread_name_prefix="points")
-        lane = ArtifactLane(destination, uploads, settings.bandwidth)
-        fingerprints = Fingerprints(settings, sources)
-        self.parts = Parts(
-            settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers, fingerprints
-        )
+        every = workers + helpers + uploads
+        self._threads = ThreadPoolExecutor(every, thread_name_prefix="sender")
+        self._pool, self._helpers = Share(self._threads, workers), Share(self._threads, helpers)
+        lane = ArtifactLane(destination, self._threads, uploads, every, settings.bandwidth)
+        prints = Fingerprints(settings, sources)
+        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers, prints)
         self.parts.jobs = Jobs(off=settings.no_slurm)
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
@@ -118,6 +118,7 @@ class Engine:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._helpers.shutdown(wait=True, cancel_futures=True)
         self.parts.lane.close()
+        self._threads.shutdown(wait=True)
         self.leases.close()
 
     def run_pass(self, refs: Iterable[RunRef]) -> list[Outcome]:

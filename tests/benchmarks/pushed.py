@@ -9,13 +9,15 @@ import threading
 import time
 from contextlib import redirect_stdout
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+from tracksync.cli import FEW_THREADS
+from tracksync.cli import main as command_line
+
+os.environ |= FEW_THREADS | {"MLFLOW_DISABLE_TELEMETRY": "true"}
 
 from mlflow.utils import credentials, rest_utils  # noqa: F401 -- the start-up
 
 import tracksync.api
 import tracksync.cli.push  # noqa: F401
-from tracksync.cli import main as command_line
 
 
 def main(store, url, state):

@@ -15,6 +15,7 @@ import tracksync
 from lacking import lacking
 from oracle import client_of
 from rawstore import points
+from tracksync import artifacts
 from tracksync.report import Report
 from waiting import until
 from watching import started
@@ -126,6 +127,32 @@ def test_an_answer_that_is_lost_leaves_a_prefix_of_each_key(store, settings, pro
         assert sorted(point.step for point in history) == list(range(3500))
 
 
+@pytest.mark.parametrize(("small", "most"), [(artifacts.SMALL, 12), (10, 5)])
+def test_small_artifacts_use_every_thread_and_large_ones_their_share(
+    store, settings, proxy, experiment_name, monkeypatch, small, most
+):
+    """A large one may last for hours, and points have to go meanwhile."""
+    monkeypatch.setattr(artifacts, "SMALL", small)
+    store.run(experiment_name, artifacts={f"{n}.txt": "x" * 100 for n in range(24)})
+    lock, together, now, seen = threading.Lock(), threading.Event(), set(), [0]
+
+    def act(handler, request):
+        with lock:
+            now.add(request.path)
+            seen[0] = max(seen[0], len(now))
+            if len(now) == most:
+                together.set()
+        assert together.wait(20)
+        time.sleep(0.05)  # for one more than there should be to come
+        handler.forward(request)
+        with lock:
+            now.remove(request.path)
+
+    proxy.act("mlflow-artifacts", act, method="PUT")
+    push(store, settings)
+    assert seen[0] == most
+
+
 def threads_of(process):
     return len(os.listdir(f"/proc/{process.pid}/task"))
 
@@ -133,9 +160,9 @@ def threads_of(process):
 @pytest.mark.slow
 def test_a_push_has_sixteen_threads_at_most(store, settings, proxy, experiment_name):
     for number in range(8):
-        artifacts = {f"{n}.txt": "x" * n for n in range(12)}
+        files = {f"{n}.txt": "x" * n for n in range(12)}
         metrics = {f"key {key}": points(900) for key in range(8)}
-        store.run(f"{experiment_name} {number % 2}", metrics=metrics, artifacts=artifacts)
+        store.run(f"{experiment_name} {number % 2}", metrics=metrics, artifacts=files)
     seen = []
     arguments = ("push", "--settle", "0", "--to", proxy.url, "--state-dir", settings.state_dir, store.root)
     with started(*arguments) as process:

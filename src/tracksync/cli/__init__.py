@@ -30,9 +30,14 @@ COMMANDS = {
     "demo": "See it work: a server, a toy job, a live sync.",
 }
 
-#: What MLflow's client imports starts a thread for each core of the host, and computes nothing here.
-ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-#: What it looks for along ``sys.path``, six times a request, to find out whether it runs in a notebook.
+#: What MLflow's client imports starts a thread for each core of the host, and another one; nothing is computed here.
+FEW_THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+#: What that client looks for along ``sys.path``, six times a request, to find out whether it runs in a notebook.
 NOTEBOOK = ("IPython", "pyspark")
 
 EPILOG = """\b
@@ -86,8 +91,8 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
 def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
-    for name in ONE_THREAD:
-        os.environ.setdefault(name, "1")
+    for name, value in FEW_THREADS.items():
+        os.environ.setdefault(name, value)
     for name in NOTEBOOK:
         if importlib.util.find_spec(name) is None:
             # Python's own way of saying that it is not there: the process is ours, and none is installed while it runs.
