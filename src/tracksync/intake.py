@@ -75,7 +75,8 @@ class Intake:
     def _read(self, work: Work) -> Delta | None:
         """Read the run; None while it is being written at this moment."""
         ahead, work.read_ahead = work.read_ahead, None
-        if ahead is None:
+        if ahead is None or work.source.stamp(work.ref) != work.stamp:
+            ahead = None  # it has vanished since, or goes on
             work.look_before(self._parts)
         try:
             delta = ahead or work.read()
