@@ -1,5 +1,6 @@
 """Runs are found by their source id wherever they are: every experiment, every lifecycle stage, every page."""
 
+import time
 import uuid
 
 import pytest
@@ -36,9 +37,9 @@ def test_nothing_is_asked_for_no_ids(any_server, make_proxy):
     assert proxy.requests == []
 
 
-@pytest.mark.parametrize("cost", [20, 1])
-def test_runs_are_found_by_a_param(put, destination, client, monkeypatch, cost):
-    monkeypatch.setattr(search, "PAGE_COST", cost)
+@pytest.mark.parametrize("few", [20, 0])
+def test_runs_are_found_by_a_param(put, destination, client, monkeypatch, few):
+    monkeypatch.setattr(search, "FEW", few)
     key, values = "metadata.offline_run_id", new_ids(5)
     made = {value: [put(uuid.uuid4().hex, number % 2)] for number, value in enumerate(values)}
     made[values[0]].append(put(uuid.uuid4().hex))
@@ -52,10 +53,10 @@ def test_runs_are_found_by_a_param(put, destination, client, monkeypatch, cost):
 
 
 # How many pages are read before each id is searched for by itself: none, all, and too few to see everything.
-@pytest.mark.parametrize(("page", "cost"), [(500, 20), (500, 1), (2, 3)])
-def test_runs_are_found_everywhere_and_all_of_them(put, destination, client, monkeypatch, page, cost):
+@pytest.mark.parametrize(("page", "few"), [(500, 20), (50_000, 0), (2, 0)])
+def test_runs_are_found_everywhere_and_all_of_them(put, destination, client, monkeypatch, page, few):
     monkeypatch.setattr(search, "PAGE", page)
-    monkeypatch.setattr(search, "PAGE_COST", cost)
+    monkeypatch.setattr(search, "FEW", few)
     ids = new_ids(7)
     made = {source_id: [put(source_id, number % 3)] for number, source_id in enumerate(ids)}
     made[ids[0]].append(put(ids[0], 2))
@@ -77,8 +78,29 @@ def test_one_id_costs_one_search_and_many_share_pages(put, any_server, make_prox
     assert proxy.count("runs/search") == 1
     proxy.clear()
     assert len(destination.find_runs(ids)) == 30
-    assert proxy.count("runs/search") == 1
+    assert proxy.count("runs/search") == 2  # one tells what a search takes
     assert proxy.writes == []
+
+
+def test_pages_that_cost_more_than_the_searches_are_given_up(put, any_server, make_proxy, monkeypatch):
+    ids = new_ids(4)
+    for source_id in ids:
+        put(source_id)
+    monkeypatch.setattr(search, "PAGE", 2)
+    monkeypatch.setattr(search, "FEW", 0)
+    proxy = make_proxy(any_server.url)
+    pages = []
+
+    def slowly(handler, seen):
+        if b"LIKE" in seen.body:
+            pages.append(seen)
+            time.sleep(1)
+        handler.forward(seen)
+
+    proxy.act("runs/search", slowly)
+    assert MlflowServer(proxy.url).find_runs(ids).keys() == set(ids)
+    assert len(pages) == 1
+    assert proxy.count("runs/search") == 5
 
 
 def test_the_experiments_are_listed_once_for_many_searches_and_new_ones_are_among_them(

@@ -203,6 +203,7 @@ def ran_code(code, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_watch_with_nothing_to_send_does_without_mlflow(store, settings, proxy, experiment_name):
     run = store.run(experiment_name, metrics={"loss": points(3)})
     for _ in range(2):  # the second push looks once more at what the first one created
