@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tracksync import ended, tags
+from tracksync import ended, tags, uploads
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.experimenttags import ExperimentTags
 from tracksync.fsutil import owner_of
@@ -14,7 +14,7 @@ from tracksync.lease import Leases
 from tracksync.ledger import Entry, State
 from tracksync.lineage import Parents
 from tracksync.model import Delta, RunHeader, RunRef
-from tracksync.replay import anything, collect_files, sendable
+from tracksync.replay import anything, sendable
 from tracksync.slurm.commands import Job
 from tracksync.work import Outcome, Parts, Work, at_home, meant
 
@@ -42,7 +42,7 @@ class Intake:
             UnreachableError, ConfigError: what an upload met.
         """
         if work.taken:
-            collect_files(work, self._parts)
+            uploads.collect(work, self._parts)
         delta = self._read(work)
         if delta is None:
             return Outcome(work.ref, work.entry, work.entry.state, work.delivered, again=True)
@@ -67,7 +67,7 @@ class Intake:
                 self._parts.ledger.take(work.entry)
                 work.taken = True
             if work.taken and self._parts.lane.busy(work.ref.source_id):  # queued before the run was begun again
-                collect_files(work, self._parts)
+                uploads.collect(work, self._parts)
                 delta = self._read(work) or delta
         work.entry.held.pop("run", None)
         return delta

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
-from tracksync import binding, ended, lineage, modelsync, sending, tags
-from tracksync.errors import HeldError, RefusedError
-from tracksync.ledger import Problem, State
-from tracksync.model import Delta, FileItem, RunStatus
+from tracksync import binding, ended, lineage, modelsync, sending, tags, uploads
+from tracksync.ledger import State
+from tracksync.model import Delta, RunStatus
 from tracksync.servercursor import server_cursor
 from tracksync.trust import trust
 from tracksync.work import Delivered, Parts, Work, now_ms, waits
@@ -35,7 +33,7 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
         todo = sendable(work, delta, parts)
         begin(work, todo, parts)
         modelsync.make(work, todo, parts)
-        send_files(work, todo, parts)
+        uploads.submit(work, todo, parts)
         todo = modelsync.rewritten(work, todo)
         if not sending.send_all(work, todo, parts):
             work.verified = work.verified and not work.patchy
@@ -84,7 +82,7 @@ def sendable(work: Work, delta: Delta, parts: Parts) -> Delta:
             f
             for f in delta.files
             if free(f"artifact:{f.path}", f.mark)
-            and _due(f, delta, parts)
+            and uploads.due(f, delta, parts)
             and modelsync.placeable(work, f, models)
             and parts.lane.ready(work.entry.source_id, f, ended=delta.header.ended)
         ),
@@ -138,63 +136,6 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
         if told.get("parent") == "" and entry.parent_run_id:
             parts.destination.delete_tag(work.run_id, tags.PARENT_PENDING)
         told["parent"] = entry.parent_run_id or ""
-
-
-def send_files(work: Work, todo: Delta, parts: Parts) -> None:
-    """Queue the uploads that are due; they run beside the batches, and neither waits for the other."""
-    directories = _directories(work.entry.cursor.parts["artifacts"]) if todo.files else frozenset[str]()
-    there: frozenset[str] | None = None
-    for item in todo.files:
-        if work.remote is None:
-            work.remote = parts.destination.get_run(work.run_id)
-        where = work.remote
-        if item.model is not None:
-            if item.model not in work.models:
-                continue  # it could not be made, or is gone
-            where = replace(where, artifact_uri=work.models[item.model].artifact_uri)
-        elif work.rebuilt or item.path in directories:
-            if there is None:
-                there = _directories(parts.destination.list_artifacts(where))
-            if parts.destination.legal_path(item.name) in there:
-                # MLflow's server would say that it took the file, and keep the directory.
-                error = HeldError("the server holds a directory of this name", "remove that, then `push --retry`")
-                work.hold(f"artifact:{item.path}", Problem(str(error), error.hint, item.mark))
-                continue
-        parts.lane.submit(work.entry.source_id, where, item, ended=todo.header.ended)
-
-
-def _directories(paths: Iterable[str]) -> frozenset[str]:
-    """The directories that some files lie in, at any depth."""
-    found = set[str]()
-    for path in paths:
-        while (path := path.rpartition("/")[0]) and path not in found:
-            found.add(path)
-    return frozenset(found)
-
-
-def _due(item: FileItem, delta: Delta, parts: Parts) -> bool:
-    return delta.header.ended or item.size_here <= parts.settings.live_max_size
-
-
-def collect_files(work: Work, parts: Parts) -> None:
-    """Take over what the artifact lane has finished; to be called before the run is read again, never between.
-
-    A file collected after the run was read would still be in the delta, and be sent twice.
-    """
-    outcomes = parts.lane.collect(work.entry.source_id)
-    for outcome in outcomes:
-        name, item, error = f"artifact:{outcome.item.path}", outcome.item, outcome.error
-        if outcome.delivered:
-            work.entry.cursor.advance([("artifacts", item.path, item.mark)])
-            work.entry.held.pop(name, None)
-            work.acknowledged(parts, files=1, size=item.size)
-        elif isinstance(error, RefusedError | HeldError):
-            work.hold(name, Problem(str(error), error.hint, None if outcome.unreadable else item.mark))
-    if outcomes:
-        work.commit(parts)
-    for outcome in outcomes:
-        if outcome.error is not None and not isinstance(outcome.error, RefusedError | HeldError):
-            raise outcome.error
 
 
 def finish(work: Work, delta: Delta, parts: Parts) -> None:
@@ -251,7 +192,7 @@ def state_of(work: Work, delta: Delta, parts: Parts) -> State:
     moving = [
         f for f in left if delta.header.ended or f.path in sending or parts.lane.ready(entry.source_id, f, ended=False)
     ]
-    if any(_due(f, delta, parts) and modelsync.placed(entry, f) for f in moving) or (
+    if any(uploads.due(f, delta, parts) and modelsync.placed(entry, f) for f in moving) or (
         (delta.header.ended and delta.waiting) or work.expects
     ):
         return State.SYNCING
