@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Sequence
 
 from tracksync.errors import ConfigError, HeldError
 from tracksync.mlflow_server.http import API, Http, Request
 from tracksync.mlflow_server.naming import legal_text
-from tracksync.mlflow_server.search import experiment_ids
 
 SOURCE_TAG = "tracksync.source.experiment_id"
-#: Seconds for which a list of all experiments serves: a push of one run searches all of them three times in a row.
-LISTED_FOR = 2.0
 
 
 class Experiments:
@@ -24,16 +19,6 @@ class Experiments:
         self._ids: dict[str, str] = {}
         # Held over the requests: of many threads that want a new experiment one creates it.
         self._lock = threading.Lock()
-        #: all ids, and until when they serve (monotonic seconds)
-        self._all: tuple[Sequence[str], float] = ((), 0.0)
-
-    def ids(self) -> Sequence[str]:
-        """The ids of all experiments, deleted ones too; none is missing that this process has used."""
-        listed, until = self._all
-        if (now := time.monotonic()) >= until:
-            listed = experiment_ids(self._http)
-            self._all = listed, now + LISTED_FOR
-        return [*listed, *(set(self._ids.values()) - set(listed))]
 
     def ensure(self, name: str, source_id: str) -> str:
         """The id of the experiment called ``name``, created with the tag of ``source_id`` when missing.
@@ -64,7 +49,7 @@ class Experiments:
     def forget_all(self) -> None:
         """Ask again for all: a server restored from a backup may have given an id to another experiment."""
         with self._lock:
-            self._ids, self._all = {}, ((), 0.0)
+            self._ids = {}
 
     def _find(self, name: str) -> str | None:
         reply = self._http.send(

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, RefusedError
@@ -17,9 +17,6 @@ from tracksync.mlflow_server.wire import listed, parse_run
 
 SOURCE_TAG = "tracksync.source.run_id"
 WAITING_TAG = "tracksync.parent_pending"
-
-#: Names all experiments of the server.
-Experiments: TypeAlias = Callable[[], Sequence[str]]
 
 #: Runs per page: a server takes 1 to 4 ms for each, by what it holds, and 10 ms to search for one id.
 PAGE = 100
@@ -39,24 +36,18 @@ EXPERIMENT_PAGE = 1000
 _SEARCHABLE = re.compile(r"[^'\"`\\\x00-\x1f%]+")
 
 
-def find_runs(http: Http, experiments: Experiments, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+def find_runs(http: Http, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
     """Every run that carries one of ``source_ids`` in tracksync's tag, by id; ids that none carries are absent."""
-    return _find(http, experiments, f"tags.`{SOURCE_TAG}`", lambda run: run.tags.get(SOURCE_TAG, ""), source_ids)
+    return _find(http, f"tags.`{SOURCE_TAG}`", lambda run: run.tags.get(SOURCE_TAG, ""), source_ids)
 
 
-def find_by_param(
-    http: Http, experiments: Experiments, key: str, values: Collection[str]
-) -> dict[str, list[RemoteRun]]:
+def find_by_param(http: Http, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
     """Every run of which a param is one of ``values``, by value; values of none are absent."""
-    return _find(http, experiments, f"params.`{key}`", lambda run: run.params.get(key, ""), values)
+    return _find(http, f"params.`{key}`", lambda run: run.params.get(key, ""), values)
 
 
 def _find(
-    http: Http,
-    all_experiments: Experiments,
-    column: str,
-    value_of: Callable[[RemoteRun], str],
-    values: Collection[str],
+    http: Http, column: str, value_of: Callable[[RemoteRun], str], values: Collection[str]
 ) -> dict[str, list[RemoteRun]]:
     """Every run with one of ``values`` in a column, by value.
 
@@ -65,7 +56,7 @@ def _find(
     about twice the cheaper way at most (ski rental). Ids with quotes can only be found the first way.
     """
     wanted = set(values)
-    experiments = all_experiments() if wanted else ()
+    experiments = experiment_ids(http) if wanted else []
     found: dict[str, dict[str, RemoteRun]] = {}
 
     def look_for(value: str) -> None:
@@ -100,22 +91,23 @@ def _page_through(
     return True
 
 
-def known_runs(http: Http, experiments: Experiments, run_ids: Collection[str]) -> set[str]:
+def known_runs(http: Http, run_ids: Collection[str]) -> set[str]:
     """Those of ``run_ids`` that runs on the server have as their own ids. One run is asked for, more are searched."""
     ids = sorted(run_ids)
     if len(ids) > 1:
         try:
+            experiments = experiment_ids(http)
             parts = [ids[start : start + IDS] for start in range(0, len(ids), IDS)]
             named = ["attributes.run_id IN ({})".format(", ".join(f"'{i}'" for i in part)) for part in parts]
-            return {run.run_id for name in named for runs, _ in _search(http, experiments(), name) for run in runs}
+            return {run.run_id for name in named for runs, _ in _search(http, experiments, name) for run in runs}
         except RefusedError:  # a server that knows no IN
             pass
     return {i for i in ids if http.send(Request(method="GET", endpoint=f"{API}/runs/get", params={"run_id": i})).ok}
 
 
-def find_waiting(http: Http, experiments: Sequence[str]) -> list[RemoteRun]:
+def find_waiting(http: Http) -> list[RemoteRun]:
     """The runs whose parent was not there when they were delivered."""
-    pages = _search(http, experiments, f"tags.`{WAITING_TAG}` LIKE '%'")
+    pages = _search(http, experiment_ids(http), f"tags.`{WAITING_TAG}` LIKE '%'")
     return list({run.run_id: run for runs, _ in pages for run in runs}.values())
 
 
@@ -135,7 +127,7 @@ def _search(http: Http, experiments: Sequence[str], condition: str) -> Iterator[
     """Pages of runs, each with whether it is the last."""
     for start in range(0, len(experiments), EXPERIMENTS):
         body = {
-            "experiment_ids": list(experiments[start : start + EXPERIMENTS]),
+            "experiment_ids": experiments[start : start + EXPERIMENTS],
             "filter": condition,
             "run_view_type": "ALL",
             "max_results": PAGE,

@@ -133,19 +133,19 @@ class MlflowServer:
 
     def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""
-        return search.find_runs(self._http, self._experiments.ids, source_ids)
+        return search.find_runs(self._http, source_ids)
 
     def find_by_param(self, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
         """Find the runs of which a param is one of ``values``, see :func:`search.find_by_param`."""
-        return search.find_by_param(self._http, self._experiments.ids, key, values)
+        return search.find_by_param(self._http, key, values)
 
     def known_runs(self, run_ids: Collection[str]) -> Collection[str]:
         """Those of some ids that runs on the server have as their own, see :func:`search.known_runs`."""
-        return search.known_runs(self._http, self._experiments.ids, run_ids)
+        return search.known_runs(self._http, run_ids)
 
     def find_children_waiting(self) -> list[RemoteRun]:
         """Find the runs whose parent was not there yet."""
-        return search.find_waiting(self._http, self._experiments.ids())
+        return search.find_waiting(self._http)
 
     def create_run(
         self, experiment_id: str, *, name: str, user: str, start_time: int, tags: Mapping[str, str]
