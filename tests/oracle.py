@@ -90,9 +90,17 @@ def contents(client, uri):
     """Every file below an artifact URI: path -> content."""
     repository = get_artifact_repository(uri, client.tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
-        return {
-            path: Path(repository.download_artifacts(path, scratch)).read_bytes() for path in _paths(repository, None)
-        }
+        return {path: _content(repository, path, scratch) for path in _paths(repository, None)}
+
+
+def _content(repository, path, scratch):
+    """The bytes of one artifact, or why they cannot be had: one that is just being replaced breaks off."""
+    try:
+        return Path(repository.download_artifacts(path, scratch)).read_bytes()
+    except MlflowException as error:
+        if "while downloading" not in str(error):
+            raise
+        return str(error)
 
 
 def _paths(repository, directory):
