@@ -52,7 +52,7 @@ class Outcome:
 class ArtifactLane:
     """Uploads artifacts in some of the threads of a pool. Safe to share between threads.
 
-    ``large`` and ``small``: uploads at a time of large files, which may last for hours, and of small ones.
+    ``most``: uploads at a time; ``large``: those of large files among them, which may last for hours.
     """
 
     def __init__(
@@ -60,14 +60,15 @@ class ArtifactLane:
         destination: Destination,
         pool: Executor,
         large: int,
-        small: int,
+        most: int,
         bandwidth: Bandwidth | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._destination = destination
         self._bandwidth = bandwidth
         self._clock = clock
-        self._large, self._small = Share(pool, large), Share(pool, small)
+        self._all = Share(pool, most)
+        self._large = Share(self._all, large)
         self._lock = threading.Lock()
         self._futures: dict[str, dict[str, Future[Outcome]]] = defaultdict(dict)
         self._live_again: dict[tuple[str, str], float] = {}
@@ -86,7 +87,7 @@ class ArtifactLane:
 
     def submit(self, source_id: str, remote: RemoteRun, item: FileItem, *, ended: bool) -> None:
         """Queue one upload; ``ended``: the run has ended, so that its files should keep still."""
-        share = self._small if item.size_here <= SMALL else self._large
+        share = self._all if item.size_here <= SMALL else self._large
         with self._lock:
             self._futures[source_id][item.path] = share.submit(self._upload, source_id, remote, item, ended)
 
@@ -119,8 +120,8 @@ class ArtifactLane:
     def close(self) -> None:
         """Give up what is queued, break off what is under way, and wait for the threads."""
         self._stopping.set()
-        for share in (self._small, self._large):
-            share.shutdown(wait=True, cancel_futures=True)
+        self._large.shutdown(wait=False, cancel_futures=True)
+        self._all.shutdown(wait=True, cancel_futures=True)
 
     def _upload(self, source_id: str, remote: RemoteRun, item: FileItem, ended: bool) -> Outcome:  # noqa: FBT001
         started = self._clock()

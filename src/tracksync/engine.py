@@ -58,11 +58,10 @@ GROUP = 500
 TAG_INTERVAL = 5 * 60 * 1000
 #: Seconds of batches after which a run that is followed lets the others have their turn.
 TURN = 5.0
-#: Runs that are replayed at a time, helpers of those with many points, and uploads of large artifacts; small ones use
-#: all threads that these leave. With those that every command has there are 16 at most: some sites count them against
-#: the user. Runs that are followed have little to send at a time, and events of the file system need threads too.
-WORKERS, HELPERS, UPLOADS = 4, 3, 5
-FOLLOWING = 2, 1, 2
+#: Runs that are replayed at a time, helpers of those with many points, uploads of large artifacts, and threads that no
+#: upload may use, for points must go whatever becomes of those; small ones use all others. With those that every
+#: command has there are 16 at most: some sites count them. Runs that are followed have little to send at a time.
+SENDING, FOLLOWING = (4, 3, 5, 1), (2, 1, 2, 2)
 #: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
 #: as hanging: nothing that it waits for (batches, histories, one request) lasts so long. Uploads are not waited for.
 TICK, STUCK = 5.0, 1800.0
@@ -91,11 +90,11 @@ class Engine:
         self.sources, self.conventions = sources, conventions
         self.ledger = Ledger(settings.state_dir, destination.address)
         self.leases = Leases(self.ledger.directory)
-        workers, helpers, uploads = FOLLOWING if follow else (WORKERS, HELPERS, UPLOADS)
+        workers, helpers, uploads, kept = FOLLOWING if follow else SENDING
         every = workers + helpers + uploads
         self._threads = ThreadPoolExecutor(every, thread_name_prefix="sender")
         self._pool, self._helpers = Share(self._threads, workers), Share(self._threads, helpers)
-        lane = ArtifactLane(destination, self._threads, uploads, every, settings.bandwidth)
+        lane = ArtifactLane(destination, self._threads, uploads, every - kept, settings.bandwidth)
         prints = Fingerprints(settings, sources)
         self.parts = Parts(settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers, prints)
         self.parts.jobs = Jobs(off=settings.no_slurm)
@@ -115,9 +114,9 @@ class Engine:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.parts.stop.set()
+        self.parts.lane.close()  # first: what waits for a thread must not wait for an upload of hours
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._helpers.shutdown(wait=True, cancel_futures=True)
-        self.parts.lane.close()
         self._threads.shutdown(wait=True)
         self.leases.close()
 

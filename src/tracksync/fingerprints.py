@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from tracksync.config import Settings
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
+from tracksync.mounts import is_local
 from tracksync.sources import Fingerprint, Fingerprinted, Source
 
-#: Milliseconds: what was not changed for so long does not change within the tick of a coarse clock, nor behind a stat
-#: that a network file system has kept. By the clocks of two hosts, which differ by less.
+#: Milliseconds: what was not changed for so long was not changed within this tick of a coarse clock, either (by the
+#: clocks of two hosts, which differ by less).
 OLD = 60 * 60 * 1000
 
 
@@ -43,8 +44,10 @@ class Fingerprints:
 
     def still(self, ref: RunRef, settled: str | None) -> bool:
         """Whether a run is certain to be as it was when :meth:`settled` gave ``settled``, and has not to be read."""
-        # Of one that was changed lately no stat is certain: see OLD.
-        return settled is not None and (found := self._take(ref)) is not None and found.text == settled and _old(found)
+        # Where other hosts write, a stat may tell what was true a minute ago, as no open does.
+        if settled is None or not is_local(ref.path) or (found := self._take(ref)) is None:
+            return False
+        return found.text == settled and _old(found)
 
     def unchanged(self, ref: RunRef, entry: Entry | None) -> bool:
         """Whether all of a run was delivered, and it looks as it did then; counts as the first look at it."""

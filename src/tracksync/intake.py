@@ -78,6 +78,7 @@ class Intake:
         if ahead is None or work.source.stamp(work.ref) != work.stamp:
             ahead = None  # it has vanished since, or goes on
             work.look_before(self._parts)
+        work.ahead = ahead is not None
         try:
             delta = ahead or work.read()
             if self._ends(work, delta):

@@ -51,7 +51,7 @@ def replay(work: Work, delta: Delta, parts: Parts) -> State:
 
 def _last(work: Work, todo: Delta, parts: Parts) -> bool:
     """Whether nothing came to a run that has ended while it was sent: what reads FINISHED there must be complete."""
-    if not todo.header.ended or todo.empty:
+    if not todo.header.ended or (todo.empty and not work.ahead):
         return True
     if work.entry.job_state is None and parts.fingerprints.still(work.ref, work.before):
         work.fingerprint = work.before  # all that was there then is sent

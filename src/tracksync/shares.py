@@ -23,6 +23,8 @@ class Share(Executor):
         self._pool, self._most = pool, most
         self._tasks = deque[tuple[Future[Any], Callable[[], Any]]]()
         self._running = 0
+        #: whether the pool could not take a task (no thread could be started): nobody may ever do what is queued
+        self._broken = False
         self._changed = threading.Condition()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -32,7 +34,11 @@ class Share(Executor):
             self._tasks.append((future, partial(fn, *args, **kwargs)))
             if self._running < self._most:
                 self._running += 1
-                self._pool.submit(self._work)
+                try:
+                    self._pool.submit(self._work)
+                except BaseException:
+                    self._broken = True
+                    raise
         return future
 
     def _work(self) -> None:
@@ -53,7 +59,7 @@ class Share(Executor):
             while cancel_futures and self._tasks:
                 self._tasks.popleft()[0].cancel()
             if wait:
-                self._changed.wait_for(lambda: not self._running)
+                self._changed.wait_for(lambda: self._broken or not self._running)
 
 
 def _run(future: Future[Any], call: Callable[[], Any]) -> None:

@@ -116,6 +116,8 @@ class Work:
     fingerprint: str | None = None
     #: what a read found that nobody has worked with yet
     read_ahead: Delta | None = None
+    #: whether this pass works with that
+    ahead: bool = False
     #: whether this process has compared the run on the server with the ledger and knows the outcome of all its
     #: writes since
     verified: bool = False
@@ -192,7 +194,8 @@ class Work:
         return told.delta
 
     def look_before(self, parts: Parts) -> None:
-        """Note what the run looks like before it is read."""
+        """Note what the run looks like before it is read; what was read before that counts no more."""
+        self.read_ahead, self.ahead = None, False
         self.stamp = self.source.stamp(self.ref)
         # of one that goes on it would not be kept
         self.before = None if self.entry.state is State.LIVE else parts.fingerprints.settled(self.ref)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
+from contextlib import nullcontext
 
 import pytest
 
@@ -18,7 +19,7 @@ from rawstore import points
 from tracksync import artifacts
 from tracksync.report import Report
 from waiting import until
-from watching import started
+from watching import started, watching
 
 PARAMS = {f"p{number}": "x" for number in range(30)}
 
@@ -126,7 +127,7 @@ def test_an_answer_that_is_lost_leaves_a_prefix_of_each_key(store, settings, pro
         assert sorted(point.step for point in history) == list(range(3500))
 
 
-@pytest.mark.parametrize(("small", "most"), [(artifacts.SMALL, 12), (10, 5)])
+@pytest.mark.parametrize(("small", "most"), [(artifacts.SMALL, 11), (10, 5)])
 def test_small_artifacts_use_every_thread_and_large_ones_their_share(
     store, settings, proxy, experiment_name, monkeypatch, small, most
 ):
@@ -150,6 +151,29 @@ def test_small_artifacts_use_every_thread_and_large_ones_their_share(
     proxy.act("mlflow-artifacts", act, method="PUT")
     push(store, settings)
     assert seen[0] == most
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_points_go_while_every_upload_hangs(store, settings, proxy, experiment_name, follow):
+    store.run(experiment_name, artifacts={f"{n}.txt": "x" for n in range(30)})
+    for _ in range(3):
+        store.run(experiment_name, metrics={"loss": points(3)})
+    go = threading.Event()
+
+    def act(handler, request):
+        assert go.wait(60)
+        handler.forward(request)
+
+    proxy.act("mlflow-artifacts", act, method="PUT")
+    deliver = threading.Thread(target=push, args=(store, settings))
+    with watching([store.root], settings) if follow else nullcontext(deliver.start()):
+        try:
+            until(lambda: proxy.count("mlflow-artifacts") >= 3)
+            until(lambda: sum(b'"loss"' in seen.body for seen in proxy.writes) == 3)
+        finally:
+            go.set()
+    if not follow:
+        deliver.join()
 
 
 def threads_of(process):

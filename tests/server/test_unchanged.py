@@ -12,6 +12,7 @@ from oracle import assert_equal, client_of, counterpart
 from rawstore import RUNNING, points, write
 from tracksync import fingerprints
 from tracksync.ledger import Ledger, State
+from tracksync.report import Silent
 from tracksync.shape import Rule, Shape
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
@@ -96,6 +97,28 @@ def test_what_comes_while_it_is_sent_is_there_before_it_is_called_finished(
     (late,) = [nth for nth, seen in enumerate(proxy.writes) if b'"late"' in seen.body]
     (end,) = [nth for nth, seen in enumerate(proxy.writes) if b"FINISHED" in seen.body]
     assert late < end
+
+
+class Late(Silent):
+    """Something comes when the push has counted what there is to send."""
+
+    def __init__(self, come):
+        self._come = come
+
+    def planned(self, plan):
+        self._come()
+
+
+@pytest.mark.parametrize(
+    "come",
+    [lambda run: run.artifact("late.txt", "x"), lambda run: run.append("loss", 1.0, 5)],
+    ids=["an artifact", "a point"],
+)
+@pytest.mark.parametrize("params", [{"lr": "0.1"}, {}], ids=["params", "tags alone"])
+def test_what_comes_after_it_was_counted_goes_with_it(store, settings, experiment_name, params, come):
+    run = store.run(experiment_name, params=params, tags={"team": "blue"})
+    push(store, settings, listener=Late(lambda: come(run)))
+    assert_equal(store.root, settings.to)
 
 
 def rewritten(path):

@@ -99,6 +99,19 @@ def test_its_end_waits_for_what_is_under_way_and_gives_up_the_rest(pool):
     assert Share(pool, 1).submit(lambda: 1).result(LIMIT) == 1  # the pool goes on
 
 
+def test_its_end_does_not_wait_for_a_pool_that_takes_nothing():
+    """Where a user may start no further thread, that is said, and nothing hangs."""
+
+    class Full(ThreadPoolExecutor):
+        def submit(self, *_):
+            raise RuntimeError("can't start new thread")
+
+    share = Share(Full(), 1)
+    with pytest.raises(RuntimeError, match="can't start"):
+        share.submit(int)
+    share.shutdown(wait=True, cancel_futures=True)
+
+
 def test_its_end_waits_for_all_if_nothing_is_to_be_given_up(pool):
     with Share(pool, 1) as share:
         futures = [share.submit(int, number) for number in range(20)]
