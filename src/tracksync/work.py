@@ -195,7 +195,7 @@ class Work:
 
     def look_before(self, parts: Parts) -> None:
         """Note what the run looks like before it is read; what was read before that counts no more."""
-        self.read_ahead, self.ahead = None, False
+        self.read_ahead = None
         self.stamp = self.source.stamp(self.ref)
         # of one that goes on it would not be kept
         self.before = None if self.entry.state is State.LIVE else parts.fingerprints.settled(self.ref)

@@ -70,15 +70,14 @@ def small(store, experiment_name):
 
 def test_a_run_that_has_kept_still_for_long_is_read_once(store, small, settings, monkeypatch):
     any_age_is_old(monkeypatch)
-    run = small
     settings = replace(settings, settle=3600.0)
     _, read = push(store, settings)
-    assert read.count(str(run.path / "params" / "lr")) == 1  # to count it, to send it, and to call it FINISHED
+    assert read.count(str(small.path / "params" / "lr")) == 1  # to count it, to send it, and to call it FINISHED
     assert_equal(store.root, settings.to)
     push(store, settings)
-    assert entry_of(settings, run).fingerprint is not None
+    assert entry_of(settings, small).fingerprint is not None
     _, read = push(store, settings)
-    assert [path for path in read if run.id in path] == []
+    assert [path for path in read if small.id in path] == []
 
 
 def test_another_is_read_again_before_it_is_called_finished(store, small, settings):

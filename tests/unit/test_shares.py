@@ -20,13 +20,8 @@ class Held:
     """Tasks that go on until they are let go, and how many there are at a time."""
 
     def __init__(self):
-        self.begun, self.go, self._lock, self.now, self.most = (
-            threading.Semaphore(0),
-            threading.Event(),
-            threading.Lock(),
-            0,
-            0,
-        )
+        self.begun, self.go, self._lock = threading.Semaphore(0), threading.Event(), threading.Lock()
+        self.now = self.most = 0
 
     def __call__(self, value=None):
         with self._lock:
