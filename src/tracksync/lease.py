@@ -104,7 +104,8 @@ class Leases:
                 return
             self._held.discard(source_id)
             if not self.compromised and self._own is not None:
-                self._remove(source_id, Path(self._own.lock_file).name)
+                # A claim left behind is stale as soon as our lease is gone.
+                _remove(self._claims / _claim_name(source_id), Path(self._own.lock_file).name)
 
     def holder(self, source_id: str) -> str | None:
         """``host:pid`` of the live process that holds a run (perhaps this one), or None.
@@ -197,10 +198,32 @@ class Leases:
                 if owner is not None:
                     if not self._dead(owner):
                         return False
-                    _remove_stale(claim, owner)
+                    if self._take_over(claim, owner, own):
+                        return True
             else:
                 return True
         return False
+
+    def _take_over(self, claim: Path, dead: str, own: str) -> bool:
+        """Put our claim in the place of a dead owner's; of several that try, one succeeds.
+
+        The right to do so is claimed itself, under a name that belongs to this claim of this owner, and becomes
+        the claim in one step. Between taking the old claim away and making a new one, a third could make its own.
+        """
+        right = claim.with_name(f".{_claim_name(claim.name + dead)}")
+        if not self._claim(right, own):  # one that died while it took over is replaced in the same way
+            return False
+        if _owner_of(claim) != dead:
+            _remove(right, own)
+            return False
+        try:
+            right.rename(claim)  # while the right is ours, nobody else replaces the old claim
+        except IsADirectoryError:
+            claim.rename(claim.with_name(f".{claim.name}.{secrets.token_hex(8)}.stale"))
+            _remove(right, own)
+        except FileNotFoundError:  # a repeated request on NFS, or we are thought dead ourselves
+            pass
+        return _owner_of(claim) == own
 
     def _unusable(self, error: OSError) -> ConfigError:
         return ConfigError(
@@ -233,12 +256,6 @@ class Leases:
         lease.release()  # removes the file: from now on everybody sees that this owner is gone
         self._peers.pop(owner, None)
         return True
-
-    def _remove(self, source_id: str, own: str) -> None:
-        claim = self._claims / _claim_name(source_id)
-        if _owner_of(claim) == own:
-            with suppress(OSError):  # a claim left behind is stale as soon as our lease is gone
-                claim.unlink()
 
 
 @contextmanager
@@ -277,16 +294,7 @@ def _owner_of(claim: Path) -> str | None:
         raise
 
 
-def _remove_stale(claim: Path, owner: str) -> None:
-    """Take a dead owner's claim away; of several that try, one succeeds."""
-    aside = claim.with_name(f".{claim.name}.{secrets.token_hex(8)}.stale")
-    try:
-        claim.rename(aside)
-    except FileNotFoundError:
-        return
-    if _owner_of(aside) == owner:
-        with suppress(OSError):
-            aside.unlink()
-    else:  # another process took over in between, and this is its fresh claim: put it back
-        with suppress(OSError):
-            aside.rename(claim)
+def _remove(link: Path, own: str) -> None:
+    with suppress(OSError):
+        if _owner_of(link) == own:
+            link.unlink()

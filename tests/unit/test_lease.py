@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -205,6 +206,41 @@ def test_of_many_that_wait_one_wins_each_run(tmp_path, holder):
     for leases in waiting:
         leases.close()
     assert claims(tmp_path) == []
+
+
+def test_a_claim_is_taken_over_by_one_even_when_others_move_in_between(tmp_path, holder, monkeypatch):
+    holder("run").kill()
+    first, second, third = (Leases(tmp_path) for _ in range(3))
+    rename = Path.rename
+
+    def crowded(path, target):
+        monkeypatch.setattr(Path, "rename", rename)
+        second.acquire("run")
+        done = rename(path, target)
+        third.acquire("run")
+        return done
+
+    monkeypatch.setattr(Path, "rename", crowded)
+    first.acquire("run")
+    assert Path.rename is rename, "nothing was renamed: the crowd never came"
+    assert [leases.holds("run") for leases in (first, second, third)].count(True) == 1
+    for leases in (first, second, third):
+        leases.close()
+    assert claims(tmp_path) == []
+
+
+def test_one_that_dies_while_it_takes_over_is_replaced_itself(tmp_path, leases, holder):
+    holder("run").kill()
+    for _ in range(2):  # the second finds what the first has left
+        killed = subprocess.run(
+            [sys.executable, "-c", "import os, pathlib; pathlib.Path.rename = lambda *_: os._exit(7)" + HOLDER,
+             str(tmp_path), "here", "90", "run"],
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert killed.returncode == 7
+    assert leases.acquire("run")
+    assert leases.holds("run")
+    assert len(claims(tmp_path)) == 1
 
 
 def test_processes_that_start_together_share_the_runs(tmp_path):
