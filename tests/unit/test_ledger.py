@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -345,6 +346,38 @@ def test_attributes_that_a_file_server_shows_late_hide_no_epoch(ledger, late):
         run.points = 7
         ledger.take(run)
     assert reopened(ledger).get(run.source_id) == run
+
+
+def test_a_file_written_anew_while_one_of_its_lines_is_looked_up_gives_that_line(ledger, late):
+    for number in (2, 3):
+        ledger.take(settled(number))
+    ledger.fold(force=True)
+    other = reopened(ledger)
+    with late(ledger):  # the lines lie elsewhere now, and nobody has said so
+        first = settled(2)
+        first.name = "a longer name " * 20
+        other.take(first)
+        other.fold(force=True)
+        assert ledger.get(settled(3).source_id) == other.get(settled(3).source_id)
+        assert ledger.get(first.source_id) == other.get(first.source_id)
+
+
+def test_of_many_settled_runs_the_documents_are_not_kept_in_memory(ledger):
+    for number in range(100):
+        entry = settled(number)
+        entry.name = "x" * 20_000
+        ledger.take(entry)
+    ledger.fold(force=True)
+    tracemalloc.start()
+    try:
+        fresh = reopened(ledger)
+        assert fresh.get(settled(7).source_id).name == "x" * 20_000
+        assert sum(1 for _ in fresh.entries()) == 100
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000
+    assert most > 1_000_000  # what was read was counted
 
 
 @pytest.fixture

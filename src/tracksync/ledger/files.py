@@ -17,8 +17,8 @@ log = logging.getLogger("tracksync")
 _STALE_TRIES = 3
 
 
-def read(path: Path, limit: int = -1) -> tuple[bytes, os.stat_result] | None:
-    """The first ``limit`` bytes of a document (all by default) and its stat; None when there is none.
+def read(path: Path, limit: int = -1, start: int = 0) -> tuple[bytes, os.stat_result] | None:
+    """Of a document ``limit`` bytes (all by default) from byte ``start``, and its stat; None when there is none.
 
     Raises:
         ConfigError: it is there and cannot be read.
@@ -27,6 +27,7 @@ def read(path: Path, limit: int = -1) -> tuple[bytes, os.stat_result] | None:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(fd, "rb") as file:
+                file.seek(start)
                 return file.read(limit), os.fstat(fd)
         except FileNotFoundError:
             return None

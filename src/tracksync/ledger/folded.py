@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tracksync.ledger import files
-from tracksync.ledger.codec import VERSION, Head, NewerVersionError, read_head
+from tracksync.ledger.codec import HEAD_BYTES, VERSION, Head, NewerVersionError, read_head
 
 #: run's document id -> (head, document)
 Lines = dict[str, tuple[Head, bytes]]
+
+#: What tells one writing of a file from the next.
+_Identity = tuple[int, int, int]
+#: run's document id -> (head, where its document begins in the file, and ends): of ten thousand runs the documents
+#: would be 20 MB, and a watch asks for few of them
+_Places = dict[str, tuple[Head, int, int]]
 
 
 class Folded:
@@ -26,8 +33,8 @@ class Folded:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._cache: dict[str, tuple[tuple[int, int, int], Lines]] = {}
-        self._damaged: set[str] = set()
+        self._cache: dict[str, tuple[_Identity, _Places]] = {}
+        self._damaged: dict[str, _Identity] = {}
         self._lock = threading.Lock()
 
     def path(self, store: str) -> Path:
@@ -43,14 +50,23 @@ class Folded:
         Raises:
             ConfigError: a file cannot be read, or a newer tracksync wrote it.
         """
-        found = [lines[document_id] for lines in self._load(fresh=fresh) if document_id in lines]
-        return max(found, default=None, key=lambda line: line[0][:2])
+        lines = [line for path in self._paths() if (line := self._line(path, document_id, fresh=fresh)) is not None]
+        return max(lines, default=None, key=lambda line: line[0][:2])
+
+    def heads(self) -> dict[str, Head]:
+        """The latest head of every run, by its document id. Raises as :meth:`find`."""
+        latest: dict[str, Head] = {}
+        for path in self._paths():
+            for key, (head, *_) in self._places(path, fresh=True)[1].items():
+                if key not in latest or head[:2] > latest[key][:2]:
+                    latest[key] = head
+        return latest
 
     def latest(self) -> Lines:
         """The latest line of every run, by its document id. Raises as :meth:`find`."""
         latest: Lines = {}
-        for lines in self._load(fresh=True):
-            for key, line in lines.items():
+        for path in self._paths():
+            for key, line in self._lines(path).items():
                 if key not in latest or line[0][:2] > latest[key][0][:2]:
                     latest[key] = line
         return latest
@@ -62,7 +78,7 @@ class Folded:
             ConfigError: the file cannot be read or written.
         """
         path = self.path(store)
-        lines = dict(self._read(path, fresh=True))  # else the lines that another host folded last would be lost
+        lines = self._lines(path)  # as they are now: another host may have folded some
         if path.name in self._damaged:
             with suppress(OSError):  # what cannot be linked is lost, as the lines that cannot be read are anyway
                 files.damaged_name(path).hardlink_to(path)
@@ -72,7 +88,7 @@ class Folded:
         first = json.dumps({"version": VERSION, "runs": len(lines), "store": store}, separators=(",", ":"))
         files.write(path, b"\n".join([first.encode("ascii"), *(line[1] for line in lines.values()), b""]), mode)
 
-    def _load(self, *, fresh: bool) -> list[Lines]:
+    def _paths(self) -> list[Path]:
         try:
             with os.scandir(self._directory) as listing:
                 names = sorted(entry.name for entry in listing if entry.name.endswith(".json"))
@@ -80,24 +96,60 @@ class Folded:
             return []
         except OSError as error:
             raise files.unreadable(self._directory, error) from error
-        names = [name for name in names if not name.startswith(".")]
-        return [self._read(self._directory / name, fresh=fresh) for name in names]
+        return [self._directory / name for name in names if not name.startswith(".")]
 
-    def _read(self, path: Path, *, fresh: bool) -> Lines:
+    def _line(self, path: Path, document_id: str, *, fresh: bool) -> tuple[Head, bytes] | None:
+        while True:
+            identity, places = self._places(path, fresh=fresh)
+            if document_id not in places:
+                return None
+            head, start, end = places[document_id]
+            found = files.read(path, end - start, start)
+            if found is None:
+                return None
+            if files.identity(found[1]) == identity:
+                return head, found[0]
+            fresh = True  # it was written anew in between
+
+    def _places(self, path: Path, *, fresh: bool) -> tuple[_Identity | None, _Places]:
         with self._lock:
             cached = self._cache.get(path.name)
             if cached and cached[0] == _identity(path, fresh=fresh):
-                return cached[1]
+                return cached
             found = files.read(path)
             if found is None:
-                return {}
-            lines, whole = _parse(path, *found)
-            self._cache[path.name] = (files.identity(found[1]), lines)
-            (self._damaged.discard if whole else self._damaged.add)(path.name)
-            return lines
+                return None, {}
+            cached = self._cache[path.name] = files.identity(found[1]), self._parsed(path, *found)
+            return cached
+
+    def _lines(self, path: Path) -> Lines:
+        found = files.read(path)
+        if found is None:
+            return {}
+        with self._lock:
+            places = self._parsed(path, *found)
+        return {key: (head, found[0][start:end]) for key, (head, start, end) in places.items()}
+
+    def _parsed(self, path: Path, data: bytes, status: os.stat_result) -> _Places:
+        first = data.partition(b"\n")[0]
+        try:
+            expected = _expected(first)
+            places = _places(data, len(first) + 1)
+        except NewerVersionError as error:
+            raise files.too_new(path) from error
+        except (ValueError, KeyError, TypeError) as error:
+            files.set_aside(path, status, f"no first line: {error}")
+            return {}
+        if len(places) == expected:
+            self._damaged.pop(path.name, None)
+        elif self._damaged.get(path.name) != files.identity(status):
+            self._damaged[path.name] = files.identity(status)
+            message = "damaged ledger document: %(whole)d of %(all)d runs can be read in %(path)s"
+            files.log.warning(message, {"whole": len(places), "all": expected, "path": path})
+        return places
 
 
-def _identity(path: Path, *, fresh: bool) -> tuple[int, int, int] | None:
+def _identity(path: Path, *, fresh: bool) -> _Identity | None:
     if fresh:
         opened = files.read(path, 0)
         return files.identity(opened[1]) if opened else None
@@ -105,22 +157,6 @@ def _identity(path: Path, *, fresh: bool) -> tuple[int, int, int] | None:
         return files.identity(path.stat())
     except OSError:
         return None  # the reading that follows tells what is wrong with it
-
-
-def _parse(path: Path, data: bytes, status: os.stat_result) -> tuple[Lines, bool]:
-    first, *rest = data.split(b"\n")
-    try:
-        expected = _expected(first)
-        lines = _lines(rest)
-    except NewerVersionError as error:
-        raise files.too_new(path) from error
-    except (ValueError, KeyError, TypeError) as error:
-        files.set_aside(path, status, f"no first line: {error}")
-        return {}, True
-    if len(lines) != expected:
-        message = "damaged ledger document: %(whole)d of %(all)d runs can be read in %(path)s"
-        files.log.warning(message, {"whole": len(lines), "all": expected, "path": path})
-    return lines, len(lines) == expected
 
 
 def _expected(first: bytes) -> int:
@@ -131,10 +167,13 @@ def _expected(first: bytes) -> int:
     return runs
 
 
-def _lines(rest: list[bytes]) -> Lines:
-    lines: Lines = {}
-    for line in rest:
-        head = read_head(line) if line.endswith(b"}") else None
+def _places(data: bytes, start: int) -> _Places:
+    places: _Places = {}
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        head = read_head(data[start : min(end, start + HEAD_BYTES)]) if data[end - 1 : end] == b"}" else None
         if head is not None:
-            lines[head.id] = (head, line)
-    return lines
+            places[head.id] = (head._replace(by=sys.intern(head.by)), start, end)
+        start = end + 1
+    return places

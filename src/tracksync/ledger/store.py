@@ -71,11 +71,11 @@ class Ledger:
                 yield entry
 
     def _each(self) -> Iterator[Entry]:
-        before = self._folded.latest()
+        before = self._folded.heads()
         seen = set()
         for path, data, status in self._loose():
             folded = before.get(path.stem)
-            entry = _entry(path, data, status) if folded is None or _newer(data, folded[0]) else None
+            entry = _entry(path, data, status) if folded is None or _newer(data, folded) else None
             if entry is not None:
                 seen.add(path.stem)
                 yield entry
