@@ -17,7 +17,7 @@ from tracksync.linkfile import Link
 from tracksync.loggedmodel import PARAM, TAG, LoggedModel, item
 from tracksync.model import AllSettled, Cursor, Delta, FileItem, Looks, Mark, RunHeader, RunRef, Store, Tally, TextItem
 from tracksync.shape import REDACTED, Shape
-from tracksync.sources import Fingerprint, Fingerprinted, Source
+from tracksync.sources import Fingerprint, Fingerprinted, Listed, Source
 from tracksync.sources.pathmap import PathMap
 
 #: Where tracksync keeps whole values: no artifacts of the run.
@@ -46,6 +46,7 @@ class Shaped:
         #: all that decides what of a run is sent, besides the run
         self._terms = _digest(f"{terms} {replace(shape, runs=frozenset())}")
         self._fingerprint = source.fingerprint if isinstance(source, Fingerprinted) else None
+        self._listing = source.listing if isinstance(source, Listed) else None
         self.kind, self.recognised_by = source.kind, source.recognised_by
         self.path_map: PathMap = source.path_map
         self.settle: float | None = source.settle
@@ -61,6 +62,10 @@ class Shaped:
         for run in self._source.discover(store, within):
             if self._shape.picks(run.source_id, run.path.name):
                 yield run
+
+    def listing(self, store: Store, within: Path | None = None) -> object | None:
+        """The source's: the same runs are picked of the same ones; see Listed.listing."""
+        return None if self._listing is None else self._listing(store, within)
 
     def stamp(self, run: RunRef) -> tuple[int, ...] | None:
         """See Source.stamp."""

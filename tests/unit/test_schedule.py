@@ -1,5 +1,7 @@
 """When runs are looked at again: by table, with the clock in the test's hand."""
 
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from tracksync.config import Settings
 from tracksync.ledger import State
 from tracksync.model import RunRef, Store
-from tracksync.watcher.schedule import HINT_PAUSE, LATER_MOST, UPLOADING, Schedule
+from tracksync.watcher.schedule import HINT_PAUSE, LATER_MOST, TURNS, UPLOADING, Schedule
 
 STORE = Store("mlflow-file", Path("/scratch/mlruns"))
 SETTINGS = Settings(to="http://x", interval=10, settled_interval=60, walk_interval=3600)
@@ -32,7 +34,7 @@ def test_a_new_run_is_due_at_once_and_a_settled_one_later(schedule):
     schedule.add(ref("settled"), 100.0, STAMP)
     assert due(schedule, 100.0) == ["new"]
     assert due(schedule, 100.0 + 0.74 * 60) == ["new"]
-    assert set(due(schedule, 100.0 + 1.26 * 60)) == {"new", "settled"}
+    assert set(due(schedule, 100.0 + (1.26 + 1 / TURNS) * 60)) == {"new", "settled"}
 
 
 def test_a_run_known_already_keeps_its_time(schedule):
@@ -55,7 +57,7 @@ def test_a_run_that_moved_is_looked_at_again(schedule):
     [
         (State.LIVE, None, False, 10, 10),
         (State.DONE, None, False, 10, 10),  # to be looked at a second time before it counts as settled
-        (State.DONE, STAMP, False, 45, 75),
+        (State.DONE, STAMP, False, 45, 75 + 60 / TURNS),
         (State.HELD, None, False, 45, 75),
         (State.SYNCING, None, False, UPLOADING, UPLOADING),
         (State.SYNCING, None, True, 45, 75),
@@ -80,6 +82,29 @@ def test_a_run_for_which_nothing_can_be_done_is_left_alone_ever_longer(schedule)
     assert max(pauses) <= 1.25 * LATER_MOST
     schedule.looked(run, 2000.0, State.LIVE, None, busy=False)
     assert run.failures == 0
+
+
+def test_settled_runs_are_due_together_and_none_is_forgotten(schedule):
+    for n in range(1000):
+        schedule.add(ref(f"{n}"), 0.0, STAMP)
+    assert len({run.due for run in schedule.runs.values()}) <= TURNS / 2 + 2
+    chance = random.Random(7)
+    now, looks = 0.0, Counter()
+    while now < 600:
+        now += 0.5
+        ripe = list(schedule.due(now))
+        assert {run.ref.source_id for run in ripe} == {id_ for id_, run in schedule.runs.items() if run.due <= now}
+        for run in ripe:
+            looks[run.ref.source_id] += 1
+            if chance.random() < 0.9:
+                schedule.skip(run, now)
+            elif chance.random() < 0.5:
+                schedule.looked(run, now, State.DONE, STAMP, busy=False)
+            else:
+                schedule.later(run, now)
+        schedule.hint(chance.choices(list(schedule.runs), k=1), now)
+    assert min(looks.values()) >= 3
+    assert len(looks) == 1000
 
 
 def test_live_runs_come_before_settled_ones(schedule):

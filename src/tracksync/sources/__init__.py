@@ -91,6 +91,17 @@ class Fingerprinted(Protocol):
         """What changes whenever anything does that :meth:`Source.read` would find; None where only a read tells."""
 
 
+@runtime_checkable
+class Listed(Protocol):
+    """What a source may do besides: tell without listing whether a store holds the same runs as before."""
+
+    def listing(self, store: Store, within: Path | None = None) -> object | None:
+        """Equal to what it was after a listing as long as :meth:`Source.discover` would find the same runs again.
+
+        None where only a listing tells.
+        """
+
+
 def load_sources(path_map: PathMap | None = None, settle: float | None = None) -> dict[str, Source]:
     """Load every installed source, by kind, and tell it :attr:`Source.path_map` and :attr:`Source.settle`.
 

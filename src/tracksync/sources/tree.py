@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,9 @@ def directories(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         queue, breadth = deque([top]), Breadth(top)
         while queue:
             directory = queue.popleft()
+            if _EXPERIMENT_ID.fullmatch(directory.name) and _is_file(directory / "meta.yaml"):
+                continue  # before it is listed: there may be thousands of runs in it
             files, names = entries(directory, strict=directory == top)
-            if _EXPERIMENT_ID.fullmatch(directory.name) and "meta.yaml" in files:
-                continue
             yield directory, files, names
             for name in names:
                 if not RUN_ID.fullmatch(name) and breadth.allows(directory / name):
@@ -54,3 +55,10 @@ def entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
             raise
         pass_over(path, error.strerror or str(error))
         return [], []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False

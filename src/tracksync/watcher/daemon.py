@@ -12,7 +12,7 @@ from tracksync.drive import KEEPS_REPEATS, RESTORED, rests
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import State
-from tracksync.locate import exists, find_stores, runs_of, unique
+from tracksync.locate import exists, find_stores, runs_of
 from tracksync.model import RunRef, Store
 from tracksync.prober import wait_for_server
 from tracksync.pulse import Phase, pause
@@ -23,6 +23,7 @@ from tracksync.troubles import Told, troubles
 from tracksync.watcher.notices import Notices, spools_of
 from tracksync.watcher.observe import MOST_WATCHED, RUN_DIRECTORIES, Hints
 from tracksync.watcher.presence import Presence
+from tracksync.watcher.roll import RollCall
 from tracksync.watcher.schedule import LATER_MOST, Schedule, Watched
 from tracksync.watcher.standing import Standing, complete
 from tracksync.watcher.touched import Touched
@@ -47,6 +48,7 @@ class Watcher:
         self._engine, self._roots, self._listener = engine, roots, listener
         self._schedule = Schedule(engine.settings)
         self._stores: dict[Store, set[Path]] = {}
+        self._roll_call = RollCall(engine.sources, engine.ledger)
         self._hints = Hints(listener.note)
         self._notices = Notices(spools_of(engine.settings), engine.sources, self._schedule.runs, engine.parts.jobs)
         self._standing = Standing(engine.settings, listener)
@@ -127,11 +129,12 @@ class Watcher:
             return
         self._listed_at, self._list_at = now, now + settings.interval
         unlisted: list[NotSettledError] = []  # their runs stay known, and new ones are found by the next listing
-        found = runs_of(self._stores, self._engine.sources, unlisted)
-        refs, self._engine.intake.others = unique(found, self._engine.ledger)
-        new = [ref for ref in refs if (w := self._schedule.runs.get(ref.source_id)) is None or w.ref != ref]
-        for ref in new:
-            self._schedule.add(ref, now, self._settled_stamp(ref))
+        roll = self._roll_call.take(self._stores, unlisted)
+        if roll is not None:
+            self._engine.intake.others = roll.others
+            known = self._schedule.runs
+            for ref in [ref for ref in roll.runs if (run := known.get(ref.source_id)) is None or run.ref != ref]:
+                self._schedule.add(ref, now, self._settled_stamp(ref))
         for failure in unlisted:
             troubles.met(LISTING_RUNS, Told("cannot list runs: {why}", why=failure.line), str(failure))
         troubles.over_but(LISTING_RUNS, {str(failure) for failure in unlisted})
@@ -186,6 +189,7 @@ class Watcher:
         self._standing.tell(outcome)
         if outcome.state is State.GONE:
             self._schedule.forget(source_id)
+            self._roll_call.anew()
         elif outcome.state is State.REMOVED:
             self._schedule.later(run, now)
         else:

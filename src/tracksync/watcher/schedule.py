@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ UPLOADING = 1.0
 HINT_PAUSE = 1.0
 #: A run that kept still for a day after Slurm closed it is looked at once an hour.
 QUIET_SHARE = 24
+#: Parts of the interval at whose ends settled runs are due, together: for ten thousand of them the question which
+#: ones are due, asked twice a second, costs as much as all their stats.
+TURNS = 12
 #: Seconds at most before a run for which nothing can be done is tried again.
 LATER_MOST = 600.0
 
@@ -42,7 +46,10 @@ class Schedule:
         self.runs: dict[str, Watched] = {}
         #: those of them that have not settled: of ten thousand that have, none is to cost anything at each turn
         self._live: dict[str, Watched] = {}
-        self._names: dict[str, set[str]] = {}
+        #: directory name -> the runs in directories of that name; mostly one, and a set for each would be 2 MB
+        self._names: dict[str, tuple[str, ...]] = {}
+        #: no run that has settled is due before
+        self._turn = math.inf
 
     def add(self, ref: RunRef, now: float, stamp: tuple[int, ...] | None) -> None:
         """Follow a run from now on: at once, or if it has settled with ``stamp`` as a settled one."""
@@ -52,8 +59,10 @@ class Schedule:
         due = now if stamp is None else now + self._jitter(self._settings.settled_interval)
         run = Watched(ref, due, now + self._jitter(self._settings.walk_interval))
         self.runs[ref.source_id] = run
-        self._stamp(run, stamp)
-        self._names.setdefault(ref.path.name, set()).add(ref.source_id)
+        self._set(run, due, stamp)
+        same = self._names.get(ref.path.name, ())
+        if ref.source_id not in same:
+            self._names[ref.path.name] = (*same, ref.source_id)
 
     def forget(self, source_id: str) -> None:
         """Follow a run no more: it has vanished."""
@@ -62,7 +71,11 @@ class Schedule:
 
     def due(self, now: float) -> Iterator[Watched]:
         """The runs whose time has come, those that go on first."""
-        ripe = [run for run in self.runs.values() if run.due <= now]
+        ripe = [run for run in self._live.values() if run.due <= now]
+        if now >= self._turn:
+            settled = [run for run in self.runs.values() if run.stamp is not None]
+            ripe += [run for run in settled if run.due <= now]
+            self._turn = min([run.due for run in settled], default=math.inf)
         ripe.sort(key=lambda run: (run.stamp is not None, run.due))
         yield from ripe
 
@@ -72,20 +85,20 @@ class Schedule:
 
     def skip(self, run: Watched, now: float) -> None:
         """A settled run looked as before: nothing to do until the next stat."""
-        run.due = now + self._jitter(self._settings.settled_interval)
+        self._set(run, now + self._jitter(self._settings.settled_interval), run.stamp)
 
     def looked(self, run: Watched, now: float, state: State, stamp: tuple[int, ...] | None, *, busy: bool) -> None:
         """Set the next look by what the last one found; ``stamp`` is None while the run has not settled."""
         run.looked, run.failures, run.closed = now, 0, False
-        self._stamp(run, stamp)
         if now >= run.walk:
             run.walk = now + self._jitter(self._settings.walk_interval)
         if state is State.SYNCING and not busy:
-            run.due = now + min(UPLOADING, self._settings.interval)
+            pause = min(UPLOADING, self._settings.interval)
         elif stamp is not None or state is State.HELD or busy:
-            run.due = now + self._jitter(self._settings.settled_interval)
+            pause = self._jitter(self._settings.settled_interval)
         else:
-            run.due = now + self._settings.interval
+            pause = self._settings.interval
+        self._set(run, now + pause, stamp)
 
     def closed(self, run: Watched, now: float, quiet: float) -> None:
         """A run that Slurm's word has closed kept still for ``quiet`` seconds: the longer, the less likely it goes on.
@@ -99,14 +112,14 @@ class Schedule:
     def later(self, run: Watched, now: float) -> None:
         """Nothing can be done for this run (no answer for it, removed on the server): leave it alone ever longer."""
         run.looked, run.failures = now, run.failures + 1
-        run.due = now + self._jitter(min(LATER_MOST, self._settings.interval * 2 ** min(run.failures, 10)))
+        pause = min(LATER_MOST, self._settings.interval * 2 ** min(run.failures, 10))
+        self._set(run, now + self._jitter(pause), run.stamp)
 
     def hint(self, ids: Iterable[str], now: float) -> None:
         """Something about these runs has changed: look soon."""
         for source_id in ids:
             if (run := self.runs.get(source_id)) is not None:
-                run.due = min(run.due, max(now, run.looked + HINT_PAUSE))
-                self._stamp(run, None)
+                self._set(run, min(run.due, max(now, run.looked + HINT_PAUSE)), None)
 
     def touched(self, paths: Iterable[str]) -> set[str]:
         """The runs in or below whose directories the paths of events lie, by the directories' names."""
@@ -116,19 +129,22 @@ class Schedule:
     def now(self, ids: Iterable[str], now: float) -> None:
         """Somebody asks for these runs: look at once."""
         for source_id in ids:
-            self.runs[source_id].due = now
-            self._stamp(self.runs[source_id], None)
+            self._set(self.runs[source_id], now, None)
 
     def next(self, now: float) -> float:
         """Seconds until the next run is due that has not settled; the others wait for the turn after their time."""
         return max(0.0, min((run.due for run in self._live.values()), default=now + self._settings.interval) - now)
 
-    def _stamp(self, run: Watched, stamp: tuple[int, ...] | None) -> None:
-        run.stamp = stamp
+    def _set(self, run: Watched, due: float, stamp: tuple[int, ...] | None) -> None:
+        """Set when a run is due; ``stamp`` as in :meth:`add`."""
+        run.due, run.stamp = due, stamp
         if stamp is None:
             self._live[run.ref.source_id] = run
-        else:
-            self._live.pop(run.ref.source_id, None)
+            return
+        self._live.pop(run.ref.source_id, None)
+        if part := self._settings.settled_interval / TURNS:
+            run.due = math.ceil(due / part) * part
+        self._turn = min(self._turn, run.due)
 
     @staticmethod
     def _jitter(seconds: float) -> float:

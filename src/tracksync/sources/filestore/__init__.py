@@ -63,6 +63,13 @@ class FileStoreSource:
         left = left_out(store.root)
         return (run for run in locate.discover(store, within, self._listings) if run.path not in left)
 
+    def listing(self, store: Store, within: Path | None = None) -> object | None:
+        """By the times of the experiments' directories; see Listed.listing."""
+        from tracksync.sources.batteryml.twins import left_out  # as above
+
+        found = locate.listing(store, within, self._listings)
+        return None if found is None else (found, left_out(store.root))
+
     def stamp(self, run: RunRef) -> tuple[int, ...] | None:
         """The mtime (ns) and size of ``meta.yaml``; see Source.stamp."""
         try:

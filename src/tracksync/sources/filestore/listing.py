@@ -28,6 +28,10 @@ class _Listed:
     at: float
     runs: Sequence[RunRef]
 
+    def holds(self, stamp: tuple[int, ...] | None, now: float) -> bool:
+        """Whether a directory that looks like ``stamp`` now has not to be listed again."""
+        return self.stamp == stamp and self.at - self.since > TICK and now - self.at < ANYWAY
+
 
 class Listings:
     """What was found in experiments' directories. Safe to share between threads."""
@@ -38,16 +42,22 @@ class Listings:
     def of(self, directory: Path, listed: Callable[[], tuple[Sequence[RunRef], bool]]) -> Sequence[RunRef]:
         """The runs in a directory; ``listed`` lists them, and says whether its own time shows all changes of that."""
         stamp, now, known = _stamp(directory), time.monotonic(), self._known.get(directory)
-        same = known is not None and stamp is not None and known.stamp == stamp
-        if known is not None and same and known.at - known.since > TICK and now - known.at < ANYWAY:
+        if known is not None and known.holds(stamp, now):
             return known.runs
         runs, told = listed()
         if stamp is None or not told:
             self._known.pop(directory, None)
-        else:
-            since = known.since if known is not None and same else now
-            self._known[directory] = _Listed(stamp, since, now, runs)
+            return runs
+        since = known.since if known is not None and known.stamp == stamp else now
+        before = {} if known is None else dict(zip(known.runs, known.runs, strict=True))
+        runs = [before.get(run, run) for run in runs]  # who keeps them all keeps each once
+        self._known[directory] = _Listed(stamp, since, now, runs)
         return runs
+
+    def last(self, directory: Path) -> float | None:
+        """When a directory was listed (monotonic seconds), if :meth:`of` would give that again; else None."""
+        known = self._known.get(directory)
+        return known.at if known is not None and known.holds(_stamp(directory), time.monotonic()) else None
 
 
 def _stamp(directory: Path) -> tuple[int, ...] | None:

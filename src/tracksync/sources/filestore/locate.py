@@ -135,11 +135,30 @@ def discover(store: Store, within: Path | None, listings: Listings) -> Iterator[
             if _is_run(path) and (_EXPERIMENT_ID.fullmatch(experiment) or meta.is_run(_fields(path) or {})):
                 yield RunRef(store, run, path)
             continue
-        for name in filter(_EXPERIMENT_ID.fullmatch, [experiment] if experiment else _named(base, failed)):
-            below = base / name
+        for below in _experiments(base, experiment, failed):
             yield from listings.of(below, partial(_runs, store, below, failed))
     if failed:
         raise NotSettledError(*failed[0])
+
+
+def listing(store: Store, within: Path | None, listings: Listings) -> object | None:
+    """When each experiment was listed last; see Listed.listing."""
+    failed: list[tuple[str, str]] = []
+    found: list[tuple[Path, float]] = []
+    for base, experiment, run in _selected(store.root, within):
+        if run:
+            return None
+        for below in _experiments(base, experiment, failed):
+            at = listings.last(below)
+            if at is None:
+                return None
+            found.append((below, at))
+    return None if failed else found
+
+
+def _experiments(base: Path, experiment: str, failed: list[tuple[str, str]]) -> Iterator[Path]:
+    names = [experiment] if experiment else _named(base, failed)
+    return (base / name for name in names if _EXPERIMENT_ID.fullmatch(name))
 
 
 def _runs(store: Store, below: Path, failed: list[tuple[str, str]]) -> tuple[list[RunRef], bool]:
