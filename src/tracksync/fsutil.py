@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
@@ -171,7 +172,7 @@ def walk_regular(root: Path, top: str = "") -> Iterator[tuple[str, os.stat_resul
                         continue
                     with suppress(FileNotFoundError):  # where a listing has no types, a vanished file looks like none
                         status = entry.stat(follow_symlinks=False)
-                        own = entry.is_file(follow_symlinks=False) and not _foreign(status, directory)
+                        own = stat.S_ISREG(status.st_mode) and not _foreign(status, directory)
                         yield "/".join((*names, entry.name)), status if own else None
             finally:
                 os.close(directory)
@@ -183,7 +184,7 @@ def walk_regular(root: Path, top: str = "") -> Iterator[tuple[str, os.stat_resul
 def _entries(directory: int) -> list[os.DirEntry[str]]:
     # By the descriptor and not by the path: a directory can be replaced by a link between two calls.
     with os.scandir(directory) as listing:
-        return sorted(listing, key=lambda entry: entry.name)
+        return sorted(listing, key=attrgetter("name"))
 
 
 def names_in(root: Path, relative: str = "") -> tuple[list[str], list[str]]:

@@ -74,9 +74,8 @@ def gone(ledger: Ledger, roots: Sequence[Path], known: Collection[str]) -> list[
         return []
     names = [
         entry.path
-        for entry in ledger.entries()
+        for entry in ledger.entries(but=known)
         if entry.run_id
-        and entry.source_id not in known
         and any(Path(entry.path).is_relative_to(root) for root in roots)
         and not exists(Path(entry.path))
     ]

@@ -364,6 +364,16 @@ def test_a_file_written_anew_while_one_of_its_lines_is_looked_up_gives_that_line
             assert found == reopened(ledger).get(settled(number).source_id)
 
 
+def test_entries_but_those_of_some_runs(ledger):
+    for number in (1, 2):
+        ledger.take(settled(number))
+    ledger.fold(force=True)
+    for number in (3, 4):
+        ledger.take(entry(number))
+    left_out = [entry(number).source_id for number in (1, 3)]
+    assert {e.source_id for e in ledger.entries(but=left_out)} == {entry(n).source_id for n in (2, 4)}
+
+
 def test_of_many_settled_runs_the_documents_are_not_kept_in_memory(ledger):
     for number in range(100):
         entry = settled(number)

@@ -121,20 +121,11 @@ def decode(data: bytes) -> Entry:
         path=_required(document, "path"),
         state=State(_required(document, "state")),
         epoch=head.epoch,
-        clean=_get(document, "clean", _flag, True),  # noqa: FBT003  # the value read when the key is absent
-        confirmed=_get(document, "confirmed", _flag, True),  # noqa: FBT003  # likewise
-        models_confirmed=_get(document, "models_confirmed", _flag, True),  # noqa: FBT003  # likewise
-        cursor=_get(document, "cursor", _cursor, Cursor()),
-        stamp=_get(document, "stamp", _stamp, None),
-        held=_get(document, "held", _problems, {}),
-        refused=_get(document, "refused", _texts, {}),
-        models=_get(document, "models", _texts, {}),
-        last_error=_get(document, "last_error", _problem, None),
     )
-    for keys, convert in ((_TEXTS + _OPTIONAL_TEXTS, _text), (_COUNTS + _OPTIONAL_COUNTS, _count), (_LISTS, _list)):
-        for key in keys:
-            if key in document:
-                setattr(entry, key, convert(document[key]))
+    for key, value in document.items():  # most keys are left out, and a status decodes ten thousand documents
+        convert = _CONVERT.get(key)
+        if convert is not None:
+            setattr(entry, key, convert(value))
     return entry
 
 
@@ -142,13 +133,9 @@ def _problem_out(problem: Problem) -> list[object]:
     return [problem.reason, problem.hint, problem.signature]
 
 
-def _get(document: dict[str, Any], key: str, convert: Callable[[Any], T], default: T) -> T:
-    return convert(document[key]) if key in document else default
-
-
 def _typed(value: object, kind: type[T]) -> T:
-    # bool is an int to Python; a document in which a count is ``true`` is not one of ours
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    # no isinstance: bool is an int to Python, and a document in which a count is ``true`` is not one of ours
+    if type(value) is not kind:
         raise ValueError(f"{kind.__name__} expected, found {type(value).__name__}")
     return value
 
@@ -192,3 +179,17 @@ def _problems(value: object) -> dict[str, Problem]:
 
 def _cursor(value: object) -> Cursor:
     return Cursor({part: _typed(marks, dict) for part, marks in _typed(value, dict).items()})
+
+
+#: How the value of each key is read that may be left out.
+_CONVERT: dict[str, Callable[[Any], object]] = {
+    **dict.fromkeys(("clean", "confirmed", "models_confirmed"), _flag),
+    **dict.fromkeys(_TEXTS + _OPTIONAL_TEXTS, _text),
+    **dict.fromkeys(_COUNTS + _OPTIONAL_COUNTS, _count),
+    **dict.fromkeys(_LISTS, _list),
+    **dict.fromkeys(("refused", "models"), _texts),
+    "cursor": _cursor,
+    "stamp": _stamp,
+    "held": _problems,
+    "last_error": _problem,
+}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -63,17 +63,16 @@ class Ledger:
             entry = self._unfolded(folded[1], wanted)
         return entry
 
-    def entries(self, stores: Iterable[str] | None = None) -> Iterator[Entry]:
-        """All entries, or those of the named stores (addresses), each run once."""
+    def entries(self, stores: Iterable[str] | None = None, *, but: Iterable[str] = ()) -> Iterator[Entry]:
+        """All entries, or those of the named stores (addresses), each run once; ``but`` are source ids left out."""
         wanted = None if stores is None else set(stores)
-        for entry in self._each():
+        for entry in self._each({document_id(source_id) for source_id in but}):
             if wanted is None or entry.store in wanted:
                 yield entry
 
-    def _each(self) -> Iterator[Entry]:
+    def _each(self, seen: set[str]) -> Iterator[Entry]:
         before = self._folded.heads()
-        seen = set()
-        for path, data, status in self._loose():
+        for path, data, status in self._loose(seen):
             folded = before.get(path.stem)
             entry = _entry(path, data, status) if folded is None or _newer(data, folded) else None
             if entry is not None:
@@ -158,10 +157,10 @@ class Ledger:
             )
         self._prepared.add(directory)
 
-    def _loose(self) -> Iterator[tuple[Path, bytes, os.stat_result]]:
+    def _loose(self, but: Collection[str] = ()) -> Iterator[tuple[Path, bytes, os.stat_result]]:
         for directory in _listing(self._runs):
             for path in _listing(directory):
-                if path.suffix == ".json" and _HEX32.fullmatch(path.stem):
+                if path.suffix == ".json" and _HEX32.fullmatch(path.stem) and path.stem not in but:
                     found = files.read(path)
                     if found is not None:
                         yield path, *found
