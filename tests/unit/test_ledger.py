@@ -364,6 +364,33 @@ def test_a_file_written_anew_while_one_of_its_lines_is_looked_up_gives_that_line
             assert found == reopened(ledger).get(settled(number).source_id)
 
 
+@pytest.mark.parametrize("where", ["runs", "stores"])
+def test_a_fifo_in_a_document_s_place_counts_as_none(ledger, where):
+    ledger.take(settled())
+    if where == "stores":
+        ledger.fold(force=True)
+    (document,) = (ledger.directory / where).rglob("*.json")
+    document.unlink()
+    os.mkfifo(document)
+    assert reopened(ledger).get(settled().source_id) is None
+
+
+def test_a_line_that_does_not_lie_where_it_lay_is_found(ledger, monkeypatch):
+    for number in (2, 3):
+        ledger.take(settled(number))
+    ledger.fold(force=True)
+    expected = reopened(ledger).get(settled(3).source_id)
+    ledger.get(settled(3).source_id)
+    (folded,) = (ledger.directory / "stores").glob("*.json")
+    first, two, three, _ = folded.read_bytes().split(b"\n")
+    # as long as before, and where times are coarse as old: nothing but its lines tells that it is another
+    monkeypatch.setattr("tracksync.ledger.files.identity", lambda status: (0, status.st_size, 0))
+    reader = reopened(ledger)
+    assert reader.get(settled(3).source_id) == expected
+    folded.write_bytes(b"\n".join([first, three, two, b""]))
+    assert reader.get(settled(3).source_id) == expected
+
+
 def test_entries_but_those_of_some_runs(ledger):
     for number in (1, 2):
         ledger.take(settled(number))

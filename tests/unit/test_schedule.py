@@ -52,6 +52,14 @@ def test_a_run_that_moved_is_looked_at_again(schedule):
     assert due(schedule, 101.0) == ["a"]
 
 
+def test_a_run_that_moved_while_it_was_looked_at_is_followed_where_it_lies_now(schedule):
+    schedule.add(ref("a"), 100.0, None)
+    before = schedule.runs["a"]
+    schedule.add(RunRef(STORE, "a", STORE.root / "2" / "a"), 101.0, None)
+    schedule.looked(before, 102.0, State.DONE, STAMP, busy=False)
+    assert [run.ref.path for run in schedule.due(102.0)] == [STORE.root / "2" / "a"]
+
+
 @pytest.mark.parametrize(
     ("state", "stamp", "busy", "earliest", "latest"),
     [

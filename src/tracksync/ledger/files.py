@@ -27,7 +27,8 @@ def read(path: Path, limit: int = -1, start: int = 0) -> tuple[bytes, os.stat_re
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(fd, "rb") as file:
-                file.seek(start)
+                if start:  # what lies in a document's place may be no file in which one can seek
+                    file.seek(start)
                 return file.read(limit), os.fstat(fd)
         except FileNotFoundError:
             return None

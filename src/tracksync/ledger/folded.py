@@ -21,6 +21,9 @@ from tracksync.ledger.codec import HEAD_BYTES, VERSION, Head, NewerVersionError,
 #: run's document id -> (head, document)
 Lines = dict[str, tuple[Head, bytes]]
 
+#: So often a line is looked up in a file that others write meanwhile, before the whole file is read for it.
+_TRIES = 3
+
 #: What tells one writing of a file from the next.
 _Identity = tuple[int, int, int]
 #: run's document id -> (head, where its document begins in the file, and ends): of ten thousand runs the documents
@@ -99,7 +102,7 @@ class Folded:
         return [self._directory / name for name in names if not name.startswith(".")]
 
     def _line(self, path: Path, document_id: str, *, fresh: bool) -> tuple[Head, bytes] | None:
-        while True:
+        for _ in range(_TRIES):
             identity, places = self._places(path, fresh=fresh)
             if document_id not in places:
                 return None
@@ -107,9 +110,10 @@ class Folded:
             found = files.read(path, end - start, start)
             if found is None:
                 return None
-            if files.identity(found[1]) == identity:
+            if files.identity(found[1]) == identity and read_head(found[0]) == head:
                 return head, found[0]
             fresh = True  # it was written anew in between
+        return self._lines(path).get(document_id)
 
     def _places(self, path: Path, *, fresh: bool) -> tuple[_Identity | None, _Places]:
         with self._lock:

@@ -21,12 +21,13 @@ class Roll(NamedTuple):
 
 
 class RollCall:
-    """Lists the runs of stores. Used by one thread alone, and nobody else lists through the same sources."""
+    """Lists the runs of stores. Used by one thread alone."""
 
     def __init__(self, sources: Mapping[str, Source], ledger: Ledger) -> None:
         self._sources, self._ledger = sources, ledger
         #: what the sources said of the stores after the last listing; None when there has to be another
         self._after: object | None = None
+        self._runs: list[RunRef] | None = None
 
     def take(self, stores: Mapping[Store, set[Path]], unlisted: list[NotSettledError]) -> Roll | None:
         """The runs of the stores; None when they are known to be those of the last time.
@@ -36,8 +37,11 @@ class RollCall:
         if self._after is not None and self._listing(stores) == self._after:
             return None
         roll = Roll(*unique(runs_of(stores, self._sources, unlisted), self._ledger))
-        # Which of several directories counts changes with the ledger, too.
-        self._after = None if unlisted or roll.others else self._listing(stores)
+        # One listing is not believed: a file system may have been away for its moment, and what the sources say of the
+        # stores is asked a moment later. Which of several directories counts changes with the ledger, too.
+        sure = roll.runs == self._runs and not unlisted and not roll.others
+        self._runs = roll.runs
+        self._after = self._listing(stores) if sure else None
         return roll
 
     def anew(self) -> None:

@@ -138,6 +138,8 @@ class Schedule:
     def _set(self, run: Watched, due: float, stamp: tuple[int, ...] | None) -> None:
         """Set when a run is due; ``stamp`` as in :meth:`add`."""
         run.due, run.stamp = due, stamp
+        if self.runs.get(run.ref.source_id) is not run:
+            return  # it lies elsewhere since the look began, and is followed there
         if stamp is None:
             self._live[run.ref.source_id] = run
             return
