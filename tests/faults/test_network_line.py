@@ -6,6 +6,7 @@ import pytest
 
 import tracksync
 from oracle import assert_equal, client_of, counterpart, found, points
+from servers import MlflowServerProcess
 from tracksync.config import Settings
 from waiting import until
 from watching import ran, watching
@@ -23,6 +24,13 @@ def store(tmp_path):
 
 
 @pytest.fixture
+def own(tmp_path):
+    """A server of one's own: the experiments that other tests have left on theirs would fill a slow line by itself."""
+    with MlflowServerProcess(tmp_path / "own") as server:
+        yield server
+
+
+@pytest.fixture
 def run(store, experiment_name):
     run = store.run(experiment_name, name="one")
     run.param("lr", "0.1")
@@ -34,22 +42,22 @@ def run(store, experiment_name):
 
 @pytest.mark.slow
 def test_an_upload_that_is_slow_but_moves_is_not_dead_and_points_pass_beside_it(
-    store, settings, make_proxy, server, experiment_name
+    store, settings, make_proxy, own, experiment_name
 ):
-    proxy = make_proxy(server.url, rate=10_000)
+    proxy = make_proxy(own.url, rate=10_000)
     run = store.run(experiment_name, name="slow")
     run.file("large.bin", b"x" * 300_000)  # 30 s alone on the line
     with watching([store.root], replace(settings, to=proxy.url)):
         until(lambda: proxy.count("large.bin"), seconds=60)
         run.many("loss", 1500)  # more than the line takes in ten seconds
-        there = lambda: found(server.url, run.id)[0].info.run_id  # noqa: E731 - a name would say no more
-        until(lambda: len(points(client_of(server.url), there(), "loss")) == 1500, seconds=120)
+        there = lambda: found(own.url, run.id)[0].info.run_id  # noqa: E731 - a name would say no more
+        until(lambda: len(points(client_of(own.url), there(), "loss")) == 1500, seconds=120)
         assert [seen.status for seen in proxy.requests if "large.bin" in seen.path] == [None], "still on its way"
         run.end()
-        until(lambda: found(server.url, run.id)[0].info.status == "FINISHED", seconds=120)
+        until(lambda: found(own.url, run.id)[0].info.status == "FINISHED", seconds=120)
     assert proxy.count("large.bin") == 1
     assert [seen.path for seen in proxy.requests if seen.status is None] == []
-    assert_equal(store.root, server.url)
+    assert_equal(store.root, own.url)
 
 
 @pytest.mark.slow
