@@ -125,6 +125,11 @@ def with_stores(runs: Iterable[RunRef]) -> list[RunRef]:
     return known
 
 
+def within(store: Store, parts: set[Path]) -> Sequence[Path | None]:
+    """The parts of a store to be listed one by one; None for all of it."""
+    return [None] if store.root in parts else sorted(parts)
+
+
 def runs_of(
     stores: Mapping[Store, set[Path]], sources: Mapping[str, Source], unlisted: list[NotSettledError]
 ) -> Iterator[RunRef]:
@@ -133,7 +138,7 @@ def runs_of(
     A part that the file system does not list now does not hide the others; ``unlisted`` takes the reason.
     """
     for store, parts in stores.items():
-        for part in [None] if store.root in parts else sorted(parts):
+        for part in within(store, parts):
             try:
                 yield from sources[store.kind].discover(store, part)
             except NotSettledError as error:

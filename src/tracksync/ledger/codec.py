@@ -122,7 +122,7 @@ def decode(data: bytes) -> Entry:
         state=State(_required(document, "state")),
         epoch=head.epoch,
     )
-    for key, value in document.items():  # most keys are left out, and a status decodes ten thousand documents
+    for key, value in document.items():  # what is left out keeps its default
         convert = _CONVERT.get(key)
         if convert is not None:
             setattr(entry, key, convert(value))

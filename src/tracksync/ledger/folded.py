@@ -11,9 +11,10 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from tracksync.ledger import files
 from tracksync.ledger.codec import HEAD_BYTES, VERSION, Head, NewerVersionError, read_head
@@ -21,14 +22,13 @@ from tracksync.ledger.codec import HEAD_BYTES, VERSION, Head, NewerVersionError,
 #: run's document id -> (head, document)
 Lines = dict[str, tuple[Head, bytes]]
 
-#: So often a line is looked up in a file that others write meanwhile, before the whole file is read for it.
-_TRIES = 3
-
 #: What tells one writing of a file from the next.
 _Identity = tuple[int, int, int]
 #: run's document id -> (head, where its document begins in the file, and ends): of ten thousand runs the documents
 #: would be 20 MB, and a watch asks for few of them
 _Places = dict[str, tuple[Head, int, int]]
+
+_Line = TypeVar("_Line", tuple[Head, bytes], tuple[Head, int, int])
 
 
 class Folded:
@@ -58,21 +58,12 @@ class Folded:
 
     def heads(self) -> dict[str, Head]:
         """The latest head of every run, by its document id. Raises as :meth:`find`."""
-        latest: dict[str, Head] = {}
-        for path in self._paths():
-            for key, (head, *_) in self._places(path, fresh=True)[1].items():
-                if key not in latest or head[:2] > latest[key][:2]:
-                    latest[key] = head
-        return latest
+        found = _latest(self._places(path, fresh=True)[1] for path in self._paths())
+        return {key: head for key, (head, *_) in found.items()}
 
     def latest(self) -> Lines:
         """The latest line of every run, by its document id. Raises as :meth:`find`."""
-        latest: Lines = {}
-        for path in self._paths():
-            for key, line in self._lines(path).items():
-                if key not in latest or line[0][:2] > latest[key][0][:2]:
-                    latest[key] = line
-        return latest
+        return _latest(map(self._lines, self._paths()))
 
     def add(self, store: str, new: Mapping[str, tuple[Head, bytes]], mode: int) -> None:
         """Write the lines of one store anew, with ``new`` ones added. One process at a time may do so.
@@ -102,18 +93,14 @@ class Folded:
         return [self._directory / name for name in names if not name.startswith(".")]
 
     def _line(self, path: Path, document_id: str, *, fresh: bool) -> tuple[Head, bytes] | None:
-        for _ in range(_TRIES):
-            identity, places = self._places(path, fresh=fresh)
-            if document_id not in places:
-                return None
-            head, start, end = places[document_id]
-            found = files.read(path, end - start, start)
-            if found is None:
-                return None
-            if files.identity(found[1]) == identity and read_head(found[0]) == head:
-                return head, found[0]
-            fresh = True  # it was written anew in between
-        return self._lines(path).get(document_id)
+        identity, places = self._places(path, fresh=fresh)
+        if document_id not in places:
+            return None
+        head, start, end = places[document_id]
+        found = files.read(path, end - start, start)
+        if found is not None and files.identity(found[1]) == identity and read_head(found[0]) == head:
+            return head, found[0]
+        return self._lines(path).get(document_id)  # it was written anew in between
 
     def _places(self, path: Path, *, fresh: bool) -> tuple[_Identity | None, _Places]:
         with self._lock:
@@ -151,6 +138,15 @@ class Folded:
             message = "damaged ledger document: %(whole)d of %(all)d runs can be read in %(path)s"
             files.log.warning(message, {"whole": len(places), "all": expected, "path": path})
         return places
+
+
+def _latest(of_files: Iterable[Mapping[str, _Line]]) -> dict[str, _Line]:
+    latest: dict[str, _Line] = {}
+    for lines in of_files:
+        for key, line in lines.items():
+            if key not in latest or line[0][:2] > latest[key][0][:2]:
+                latest[key] = line
+    return latest
 
 
 def _identity(path: Path, *, fresh: bool) -> _Identity | None:

@@ -32,7 +32,7 @@ def directories(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         queue, breadth = deque([top]), Breadth(top)
         while queue:
             directory = queue.popleft()
-            if _EXPERIMENT_ID.fullmatch(directory.name) and _is_file(directory / "meta.yaml"):
+            if _EXPERIMENT_ID.fullmatch(directory.name) and is_file(directory / "meta.yaml"):
                 continue  # before it is listed: there may be thousands of runs in it
             files, names = entries(directory, strict=directory == top)
             yield directory, files, names
@@ -57,7 +57,8 @@ def entries(path: Path, *, strict: bool) -> tuple[list[str], list[str]]:
         return [], []
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether a regular file lies at ``path``, and no link to one; no where nobody can tell."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:

@@ -132,9 +132,10 @@ class Watcher:
         roll = self._roll_call.take(self._stores, unlisted)
         if roll is not None:
             self._engine.intake.others = roll.others
-            known = self._schedule.runs
-            for ref in [ref for ref in roll.runs if (run := known.get(ref.source_id)) is None or run.ref != ref]:
-                self._schedule.add(ref, now, self._settled_stamp(ref))
+            for ref in roll.runs:
+                run = self._schedule.runs.get(ref.source_id)
+                if run is None or run.ref != ref:
+                    self._schedule.add(ref, now, self._settled_stamp(ref))
         for failure in unlisted:
             troubles.met(LISTING_RUNS, Told("cannot list runs: {why}", why=failure.line), str(failure))
         troubles.over_but(LISTING_RUNS, {str(failure) for failure in unlisted})

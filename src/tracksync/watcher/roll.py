@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tracksync.errors import NotSettledError
 from tracksync.ledger import Ledger
-from tracksync.locate import runs_of, unique
+from tracksync.locate import runs_of, unique, within
 from tracksync.model import RunRef, Store
 from tracksync.sources import Listed, Source
 
@@ -54,7 +54,7 @@ class RollCall:
             source = self._sources[store.kind]
             if not isinstance(source, Listed):
                 return None
-            for part in [None] if store.root in parts else sorted(parts):
+            for part in within(store, parts):
                 found = source.listing(store, part)
                 if found is None:
                     return None

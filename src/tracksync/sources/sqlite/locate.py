@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tracksync.sources.searching import Breadth, searching
 from tracksync.sources.texts import RUN_ID
-from tracksync.sources.tree import entries
+from tracksync.sources.tree import entries, is_file
 
 #: How a database is called that is looked for in directories; one that is named may be called as it likes.
 _NAME = re.compile(r".+\.(?:db|sqlite|sqlite3)")
@@ -27,7 +26,7 @@ def find(path: Path, holds_runs: Callable[[Path], bool]) -> Iterator[Path]:
     """
     path = path.resolve()
     for named in (path, path.parent):
-        if _is_file(named):
+        if is_file(named):
             yield from [named] if holds_runs(named) else []
             return
     with searching(path):
@@ -47,10 +46,3 @@ def _below(top: Path) -> Iterator[Path]:
             # runs of file stores and artifacts of databases: what a job logged is not what it logs to
             if not name.startswith(".") and not RUN_ID.fullmatch(name) and breadth.allows(directory / name):
                 queue.append(directory / name)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return False
