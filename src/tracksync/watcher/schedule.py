@@ -56,7 +56,7 @@ class Schedule:
         known = self.runs.get(ref.source_id)
         if known is not None and known.ref == ref:
             return
-        due = now if stamp is None else now + self._jitter(self._settings.settled_interval)
+        due = now if stamp is None else now + self._rest()
         run = Watched(ref, due, now + self._jitter(self._settings.walk_interval))
         self.runs[ref.source_id] = run
         self._set(run, due, stamp)
@@ -85,7 +85,7 @@ class Schedule:
 
     def skip(self, run: Watched, now: float) -> None:
         """A settled run looked as before: nothing to do until the next stat."""
-        self._set(run, now + self._jitter(self._settings.settled_interval), run.stamp)
+        self._set(run, now + self._rest(), run.stamp)
 
     def looked(self, run: Watched, now: float, state: State, stamp: tuple[int, ...] | None, *, busy: bool) -> None:
         """Set the next look by what the last one found; ``stamp`` is None while the run has not settled."""
@@ -94,7 +94,9 @@ class Schedule:
             run.walk = now + self._jitter(self._settings.walk_interval)
         if state is State.SYNCING and not busy:
             pause = min(UPLOADING, self._settings.interval)
-        elif stamp is not None or state is State.HELD or busy:
+        elif stamp is not None:
+            pause = self._rest()
+        elif state is State.HELD or busy:
             pause = self._jitter(self._settings.settled_interval)
         else:
             pause = self._settings.interval
@@ -147,6 +149,10 @@ class Schedule:
         if part := self._settings.settled_interval / TURNS:
             run.due = math.ceil(due / part) * part
         self._turn = min(self._turn, run.due)
+
+    def _rest(self) -> float:
+        """The pause of a settled run, which :meth:`_set` makes longer by up to one turn."""
+        return self._settings.settled_interval * random.uniform(0.75, 1.25 - 1 / TURNS)  # noqa: S311 -- as below
 
     @staticmethod
     def _jitter(seconds: float) -> float:
