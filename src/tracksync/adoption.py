@@ -12,15 +12,16 @@ from tracksync import tags
 from tracksync.conventions import Convention, traced_by
 from tracksync.destination import Destination, Limits, RemoteRun
 from tracksync.model import Delta
+from tracksync.spread import ALONE, Crew
 
 
 def strangers(
-    destination: Destination, conventions: Sequence[Convention], source_ids: Collection[str]
+    destination: Destination, conventions: Sequence[Convention], source_ids: Collection[str], crew: Crew = ALONE
 ) -> dict[str, list[RemoteRun]]:
     """The runs that frameworks' own tools have put on the server, by source id, the fullest first; in bulk."""
     found: dict[str, dict[str, RemoteRun]] = {}
     for trace in {trace: None for convention in conventions for trace in convention.traces} if source_ids else ():
-        for runs in destination.find_by_param(trace, source_ids).values():
+        for runs in destination.find_by_param(trace, source_ids, crew).values():
             for run in runs:
                 if (source_id := traced_by(conventions, run)) in source_ids:
                     found.setdefault(source_id, {})[run.run_id] = run

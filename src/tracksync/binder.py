@@ -16,7 +16,6 @@ from tracksync.loggedmodel import MODEL_ID
 from tracksync.model import AllSettled, Cursor, Delta, TextItem
 from tracksync.naming import experiment_name
 from tracksync.replay import sendable
-from tracksync.spread import each
 from tracksync.work import Parts, Work
 
 #: Tags that go with a create; the server takes 150, ours among them.
@@ -71,7 +70,7 @@ class Binder:
                 self._take_over(candidate)
         missing = [c for c in unsure.values() if c.remote is None and c.error is None]
         if missing:
-            binding.create(self._parts.destination, self._parts.ledger, missing, self._spread)
+            binding.create(self._parts.destination, self._parts.ledger, missing, self._spread, self._parts.crew)
         return unsure
 
     def look_up(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
@@ -79,7 +78,7 @@ class Binder:
         hands = list(hands)
         candidates = {work.ref.source_id: self.candidate(work, delta) for work, delta in hands}
         if candidates:
-            binding.look_up(self._parts.destination, candidates.values())
+            binding.look_up(self._parts.destination, candidates.values(), self._parts.crew)
             self._meet([hand for hand in hands if _unmet(candidates[hand[0].ref.source_id])], candidates)
         return candidates
 
@@ -93,7 +92,7 @@ class Binder:
             except (HeldError, GoneError, NotSettledError) as error:
                 candidates[work.ref.source_id].error = error  # this run's own affair: the others go on
         destination = self._parts.destination
-        for source_id, runs in strangers(destination, self._conventions, theirs.keys()).items():
+        for source_id, runs in strangers(destination, self._conventions, theirs.keys(), self._parts.crew).items():
             work, whole = theirs[source_id]
             fitting = [run for run in runs if agrees(run, whole, work.originals, destination.limits)]
             others = [run.run_id for run in runs if run not in fitting[:1]]
@@ -121,7 +120,7 @@ class Binder:
             for candidate in ready:
                 del left[candidate.entry.source_id]
                 candidate.texts |= self._parents.told(candidate.entry)
-            each(make, ready, self._parts.helpers, self._parts.lanes)
+            self._parts.crew.each(make, ready)
 
     def take(self, work: Work, delta: Delta, candidate: binding.Candidate) -> None:
         """Take over what came of a run's candidate.

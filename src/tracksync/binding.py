@@ -22,6 +22,7 @@ from tracksync.ledger import Entry, Ledger
 from tracksync.model import RunHeader, Store
 from tracksync.pointset import PointSet
 from tracksync.shape import REDACTED
+from tracksync.spread import Crew
 
 log = logging.getLogger("tracksync")
 
@@ -88,10 +89,10 @@ def check(header: RunHeader, remote: RemoteRun, limits: Limits) -> None:
             )
 
 
-def look_up(destination: Destination, candidates: Iterable[Candidate]) -> None:
+def look_up(destination: Destination, candidates: Iterable[Candidate], crew: Crew) -> None:
     """Bind the candidates that the server knows already; one search for all."""
     wanted = {c.entry.source_id: c for c in candidates}
-    found = destination.find_runs(wanted.keys()) if wanted else {}
+    found = destination.find_runs(wanted.keys(), crew) if wanted else {}
     for source_id, candidate in wanted.items():
         if runs := found.get(source_id):
             _bind(candidate, runs, destination.limits)
@@ -123,7 +124,9 @@ def meet(candidate: Candidate, stranger: RemoteRun) -> None:
     candidate.entry.run_id, candidate.entry.experiment_id = stranger.run_id, stranger.experiment_id
 
 
-def create(destination: Destination, ledger: Ledger, candidates: Sequence[Candidate], spread: Spread) -> None:
+def create(
+    destination: Destination, ledger: Ledger, candidates: Sequence[Candidate], spread: Spread, crew: Crew
+) -> None:
     """Make the runs that the server does not know, then look again, in bulk.
 
     ``spread`` calls a function for each candidate, some of them at a time.
@@ -144,7 +147,7 @@ def create(destination: Destination, ledger: Ledger, candidates: Sequence[Candid
             candidate.error = error
 
     spread(make, candidates)
-    look_up(destination, made)
+    look_up(destination, made, crew)
 
 
 def _creatable(destination: Destination, candidate: Candidate, own: Collection[str]) -> None:

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 
 from tracksync.model import DatasetInput, Point, RunStatus
 from tracksync.modelport import LoggedModels
+from tracksync.spread import ALONE, Crew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +101,13 @@ class Destination(Protocol):
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         """Set a tag of an experiment."""
 
-    def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+    def find_runs(self, source_ids: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids`` as ``tracksync.source.run_id``.
 
         Over all experiments and lifecycle stages, in bulk; ids that no run carries are absent.
         """
 
-    def find_by_param(self, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
+    def find_by_param(self, key: str, values: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
         """Find the runs of which the param ``key`` is one of ``values``, by value; in bulk, as :meth:`find_runs`."""
 
     def known_runs(self, run_ids: Collection[str]) -> Collection[str]:

@@ -43,6 +43,7 @@ from tracksync.replay import replay
 from tracksync.shares import Share
 from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
+from tracksync.spread import Crew
 from tracksync.work import Delivered, Outcome, Parts, Work, at_home, now_ms
 
 log = logging.getLogger("tracksync")
@@ -95,15 +96,15 @@ class Engine:
         self._threads = ThreadPoolExecutor(every, thread_name_prefix="sender")
         self._pool, self._helpers = Share(self._threads, workers), Share(self._threads, helpers)
         lane = ArtifactLane(destination, self._threads, uploads, every - kept, settings.bandwidth)
-        prints = Fingerprints(settings, sources)
-        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress, self._helpers, 1 + helpers, prints)
+        crew, prints = Crew(self._helpers, helpers), Fingerprints(settings, sources)
+        self.parts = Parts(settings, destination, self.ledger, lane, stop, progress, crew, prints)
         self.parts.jobs = Jobs(off=settings.no_slurm)
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
         self._outage = False
         self._away = threading.Event()
-        self._parents = Parents(destination, self.ledger, self._in_hand, conventions)
+        self._parents = Parents(destination, self.ledger, self._in_hand, conventions, crew)
         self.intake = Intake(self.parts, self.leases, self._parents)
         self.binder = Binder(self.parts, self.leases, self._parents, self.works, conventions)
 

@@ -10,6 +10,7 @@ from tracksync.adoption import strangers
 from tracksync.conventions import Convention
 from tracksync.destination import Destination, RemoteRun
 from tracksync.ledger import Entry, Ledger
+from tracksync.spread import ALONE, Crew
 from tracksync.work import Work
 
 #: A chain of parents longer than this is taken for a cycle.
@@ -41,6 +42,7 @@ class Parents:
         ledger: its ledger.
         in_hand: gives the entry of a run that is in hand, or None.
         conventions: know the runs that other tools have put on the server.
+        crew: the threads that look up runs there.
     """
 
     def __init__(
@@ -49,9 +51,10 @@ class Parents:
         ledger: Ledger,
         in_hand: Callable[[str], Entry | None],
         conventions: Sequence[Convention] = (),
+        crew: Crew = ALONE,
     ) -> None:
         self._destination, self._ledger, self._in_hand = destination, ledger, in_hand
-        self._conventions = conventions
+        self._conventions, self._crew = conventions, crew
         self._absent_until: dict[str, float] = {}
         #: ids on the server by source id, as one look there showed them: certain when another one shows the same
         self._seen: dict[str, str] = {}
@@ -124,9 +127,9 @@ class Parents:
         """Ids on the server of runs that are there; the others are not asked for again for a while."""
         found: dict[str, str] = {}
         if source_ids:
-            tagged = self._destination.find_runs(source_ids)
+            tagged = self._destination.find_runs(source_ids, self._crew)
             found = {name: binding.choose(there).run_id for name, runs in tagged.items() if (there := _alive(runs))}
-            others = strangers(self._destination, self._conventions, set(source_ids) - found.keys())
+            others = strangers(self._destination, self._conventions, set(source_ids) - found.keys(), self._crew)
             found |= {name: runs[0].run_id for name, runs in others.items()}
         absent = time.monotonic() + ABSENT_FOR
         self._absent_until |= dict.fromkeys(set(source_ids) - found.keys(), absent)

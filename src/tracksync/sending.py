@@ -54,7 +54,7 @@ class _Lanes:
         first = list(islice(batches, 2))
         # A file store may get what is sent while a process is killed in any order: there one at a time has to do.
         some = bool(self._tails) and not self._parts.destination.keeps_repeats
-        helpers = [self._parts.helpers.submit(self._help) for _ in range(self._parts.lanes - 1 if some else 0)]
+        helpers = self._parts.crew.call(self._help, len(self._tails) if some else 0)
         try:
             done = self.run(chain(first, batches))
         except BaseException:

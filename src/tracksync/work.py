@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 from tracksync import ended
@@ -24,6 +23,7 @@ from tracksync.pulse import Pulse, unheard
 from tracksync.slurm.commands import Job
 from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
+from tracksync.spread import Crew
 
 #: Bounds of the pause before what is held is tried again, in seconds. The cause may have passed: a database that was
 #: read-only for a moment answers 400, as it does to what it will never take.
@@ -41,9 +41,8 @@ class Parts:
     stop: threading.Event
     #: told of each acknowledgement: points, files, bytes
     progress: Callable[[int, int, int], None]
-    #: threads that help a run with its points, and requests of one run that are under way at a time
-    helpers: Executor
-    lanes: int
+    #: the thread of a run, or of the pass, with those that help it
+    crew: Crew
     fingerprints: Fingerprints
     #: ms between updates of the cursor's tag on the server while a run is live
     tag_interval: int = 0

@@ -1,12 +1,16 @@
 """Runs are found by their source id wherever they are: every experiment, every lifecycle stage, every page."""
 
+import contextlib
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mlflow import MlflowClient
 
 from tracksync.mlflow_server import MlflowServer, search
+from tracksync.spread import Crew
 
 SOURCE = "tracksync.source.run_id"
 
@@ -101,6 +105,31 @@ def test_pages_that_cost_more_than_the_searches_are_given_up(put, any_server, ma
     assert MlflowServer(proxy.url).find_runs(ids).keys() == set(ids)
     assert len(pages) == 1
     assert proxy.count("runs/search") == 5
+
+
+@pytest.mark.parametrize("number", [6, 30])
+def test_ids_are_searched_for_some_at_a_time(put, any_server, make_proxy, monkeypatch, number):
+    """Each search costs a round trip; once, three of them are held until all three have come."""
+    ids = new_ids(number)
+    for source_id in ids:
+        put(source_id)
+    monkeypatch.setattr(search, "PAGE", 2)
+    proxy = make_proxy(any_server.url)
+    together, met = threading.Barrier(3), threading.Event()
+
+    def meet(handler, seen):
+        alone = b"LIKE" in seen.body or (number > search.FEW and proxy.count("runs/search") == 1)
+        if not alone and not met.is_set():
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(timeout=20)
+                met.set()
+        handler.forward(seen)
+
+    proxy.act("runs/search", meet)
+    with ThreadPoolExecutor(2) as helpers:
+        found = MlflowServer(proxy.url).find_runs(ids, Crew(helpers, 2))
+    assert found.keys() == set(ids)
+    assert met.is_set()
 
 
 def test_what_others_make_meanwhile_is_found_at_once(any_server, client, experiment_name):

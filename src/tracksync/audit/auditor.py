@@ -48,10 +48,10 @@ class _Auditor:
 
     def group(self, refs: Sequence[RunRef]) -> None:
         """Compare some runs."""
-        found = self.engine.destination.find_runs([ref.source_id for ref in refs])
+        found = self.engine.destination.find_runs([ref.source_id for ref in refs], self.engine.parts.crew)
         self.ids.note(found)
         missing = {ref.source_id for ref in refs} - found.keys()
-        self.strangers = strangers(self.engine.destination, self.engine.conventions, missing)
+        self.strangers = strangers(self.engine.destination, self.engine.conventions, missing, self.engine.parts.crew)
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="verify") as pool:
             for finding in pool.map(lambda ref: self._one(ref, found.get(ref.source_id, [])), refs):
                 if finding is not None:

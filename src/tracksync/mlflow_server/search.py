@@ -14,6 +14,7 @@ from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, RefusedError
 from tracksync.mlflow_server.http import API, Http, Request
 from tracksync.mlflow_server.wire import listed, parse_run
+from tracksync.spread import Crew
 
 SOURCE_TAG = "tracksync.source.run_id"
 WAITING_TAG = "tracksync.parent_pending"
@@ -36,18 +37,18 @@ EXPERIMENT_PAGE = 1000
 _SEARCHABLE = re.compile(r"[^'\"`\\\x00-\x1f%]+")
 
 
-def find_runs(http: Http, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+def find_runs(http: Http, source_ids: Collection[str], crew: Crew) -> dict[str, list[RemoteRun]]:
     """Every run that carries one of ``source_ids`` in tracksync's tag, by id; ids that none carries are absent."""
-    return _find(http, f"tags.`{SOURCE_TAG}`", lambda run: run.tags.get(SOURCE_TAG, ""), source_ids)
+    return _find(http, f"tags.`{SOURCE_TAG}`", lambda run: run.tags.get(SOURCE_TAG, ""), source_ids, crew)
 
 
-def find_by_param(http: Http, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
+def find_by_param(http: Http, key: str, values: Collection[str], crew: Crew) -> dict[str, list[RemoteRun]]:
     """Every run of which a param is one of ``values``, by value; values of none are absent."""
-    return _find(http, f"params.`{key}`", lambda run: run.params.get(key, ""), values)
+    return _find(http, f"params.`{key}`", lambda run: run.params.get(key, ""), values, crew)
 
 
 def _find(
-    http: Http, column: str, value_of: Callable[[RemoteRun], str], values: Collection[str]
+    http: Http, column: str, value_of: Callable[[RemoteRun], str], values: Collection[str], crew: Crew
 ) -> dict[str, list[RemoteRun]]:
     """Every run with one of ``values`` in a column, by value.
 
@@ -68,13 +69,13 @@ def _find(
     if budget == 0 and len(single) > FEW:
         began = time.monotonic()
         look_for(single.popleft())
-        budget = (time.monotonic() - began) * len(single)
+        budget = (time.monotonic() - began) * len(single) / crew.size
     complete = budget > 0 and _page_through(
         _search(http, experiments, f"{column} LIKE '%'"), partial(_collect, found, wanted, value_of), budget
     )
     # Also for ids that were found: a second run of theirs may be on a page that was not read.
-    while single and not complete:
-        look_for(single.popleft())
+    if not complete:
+        crew.each(look_for, single)
     return {value: list(runs.values()) for value, runs in found.items()}
 
 

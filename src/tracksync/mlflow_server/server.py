@@ -28,6 +28,7 @@ from tracksync.mlflow_server.wire import (
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
 from tracksync.modelport import LoggedModels
 from tracksync.rows import Rows
+from tracksync.spread import ALONE, Crew
 
 #: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
 HISTORY_PAGE = 25_000
@@ -131,13 +132,13 @@ class MlflowServer:
         """Set a tag of an experiment."""
         self._experiments.set_tag(experiment_id, key, value[: self.limits.tag_value])
 
-    def find_runs(self, source_ids: Collection[str]) -> dict[str, list[RemoteRun]]:
+    def find_runs(self, source_ids: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""
-        return search.find_runs(self._http, source_ids)
+        return search.find_runs(self._http, source_ids, crew)
 
-    def find_by_param(self, key: str, values: Collection[str]) -> dict[str, list[RemoteRun]]:
+    def find_by_param(self, key: str, values: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
         """Find the runs of which a param is one of ``values``, see :func:`search.find_by_param`."""
-        return search.find_by_param(self._http, key, values)
+        return search.find_by_param(self._http, key, values, crew)
 
     def known_runs(self, run_ids: Collection[str]) -> Collection[str]:
         """Those of some ids that runs on the server have as their own, see :func:`search.known_runs`."""
