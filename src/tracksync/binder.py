@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,6 +20,8 @@ from tracksync.naming import experiment_name
 from tracksync.replay import sendable
 from tracksync.work import Parts, Work
 
+#: Seconds for which a run that the server did not know is not asked for again before it is made.
+MISSED_FOR = 10.0
 #: Tags that go with a create; the server takes 150, ours among them.
 CREATED_WITH = 100
 
@@ -77,9 +81,13 @@ class Binder:
         """Find the counterparts that the server has, without writing anything there."""
         hands = list(hands)
         candidates = {work.ref.source_id: self.candidate(work, delta) for work, delta in hands}
-        if candidates:
-            binding.look_up(self._parts.destination, candidates.values(), self._parts.crew)
-            self._meet([hand for hand in hands if _unmet(candidates[hand[0].ref.source_id])], candidates)
+        asked = [hand for hand in hands if not _just_missed(hand[0])]
+        if asked:
+            named = [candidates[work.ref.source_id] for work, _ in asked]
+            binding.look_up(self._parts.destination, named, self._parts.crew)
+            self._meet([hand for hand in asked if _unmet(candidates[hand[0].ref.source_id])], candidates)
+            for work, _ in asked:
+                work.missed = time.monotonic() if _unmet(candidates[work.ref.source_id]) else -math.inf
         return candidates
 
     def _meet(self, hands: Iterable[tuple[Work, Delta]], candidates: Mapping[str, binding.Candidate]) -> None:
@@ -179,6 +187,14 @@ class Binder:
 
 def _unsure(work: Work) -> bool:
     return work.entry.run_id is None or not work.entry.confirmed or work.moved
+
+
+def _just_missed(work: Work) -> bool:
+    """Whether the server was asked for the run a moment ago, as it is before the bar of a push appears, and had none.
+
+    Who makes one meanwhile is found out by the look after the create. Not once a create may have gone out from here.
+    """
+    return work.entry.run_id is None and work.entry.claim is None and time.monotonic() - work.missed < MISSED_FOR
 
 
 def _unmet(candidate: binding.Candidate) -> bool:

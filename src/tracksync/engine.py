@@ -6,6 +6,7 @@ One pass over some runs, in groups: look at the sources -> bind in bulk -> link 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,8 +103,7 @@ class Engine:
         if follow:
             self.parts.tag_interval, self.parts.turn = TAG_INTERVAL, TURN
         self.works: dict[str, Work] = {}
-        self._outage = False
-        self._away = threading.Event()
+        self._outage, self._away = False, threading.Event()
         self._parents = Parents(destination, self.ledger, self._in_hand, conventions, crew)
         self.intake = Intake(self.parts, self.leases, self._parents)
         self.binder = Binder(self.parts, self.leases, self._parents, self.works, conventions)
@@ -208,7 +208,7 @@ class Engine:
         self._outage = True
         self.destination.distrust()
         for work in self.works.values():
-            work.verified, work.doubted, work.read_ahead = False, True, None
+            work.verified, work.doubted, work.read_ahead, work.missed = False, True, None, -math.inf
 
     def give_up(self, ref: RunRef, error: TracksyncError) -> Outcome:
         """Hold a run that does not get ready."""

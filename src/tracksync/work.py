@@ -134,6 +134,8 @@ class Work:
     remote: RemoteRun | None = None
     #: whether ``remote`` was read from the server just now
     fresh: bool = False
+    #: when the server last knew no such run (monotonic seconds)
+    missed: float = -math.inf
     delivered: Delivered = field(default_factory=Delivered)
     #: metric keys of which a point was refused: nothing behind it may be sent before it
     blocked: set[str] = field(default_factory=set)
