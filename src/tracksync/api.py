@@ -15,7 +15,7 @@ from tracksync.audit.census import census
 from tracksync.audit.findings import Audit, Finding
 from tracksync.config import Settings
 from tracksync.conventions import load_conventions
-from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, drive, rests, wait_for_others
+from tracksync.drive import FRUITLESS, KEEPS_REPEATS, LOOK, at_rest, drive, wait_for_others
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, UnreachableError
 from tracksync.locate import (
@@ -245,7 +245,7 @@ def _once(
 ) -> tuple[list[RunRef], Report]:
     """Say what ``runs`` and those at or below ``roots`` lack on the server, and deliver it."""
     refs, empty, unlisted = _refs(engine, roots, runs)
-    resting = {ref.source_id for ref in refs if rests(engine, ref)}
+    resting = at_rest(engine, refs)
     plan = _survey(engine, [ref for ref in refs if ref.source_id not in resting], listener)
     plan = plan._replace(found=plan.found + len(resting))
     listener.planned(plan)

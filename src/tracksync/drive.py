@@ -126,11 +126,21 @@ class _Drive:
         wait_for_server(self.engine.destination, settings.server_wait, self.engine.parts.stop, self.listener.note)
 
 
-def rests(engine: Engine, ref: RunRef) -> bool:
+def at_rest(engine: Engine, refs: Iterable[RunRef]) -> set[str]:
+    """The ids of those runs of which :func:`rests` holds."""
+    left, resting = {ref.source_id: ref for ref in refs}, set[str]()
+    for entry in engine.ledger.some(left.keys()):
+        if rests(engine, left.pop(entry.source_id), entry):
+            resting.add(entry.source_id)
+    for ref in left.values():
+        rests(engine, ref, None)
+    return resting
+
+
+def rests(engine: Engine, ref: RunRef, entry: Entry | None) -> bool:
     """Whether a run was delivered whole and has not changed since, so that a pass would find nothing to do."""
     parts = engine.parts
     compared = engine.settings.restore or parts.restored.is_set() or ref.source_id in parts.lacking
-    entry = engine.ledger.get(ref.source_id)
     others = [str(path) for path in engine.intake.others.get(ref.source_id, ())]
     # asked of every run: it is also the first of the two looks that a new fingerprint takes
     unchanged = parts.fingerprints.unchanged(ref, entry)
@@ -151,9 +161,9 @@ def drive(
     """
     state = _Drive(engine, listener, Report(plan=plan))
     todo = [ref for ref in refs if ref.source_id not in resting]
-    for ref in refs:
-        if ref.source_id in resting and (entry := engine.ledger.get(ref.source_id)) is not None:
-            state.done(Outcome(ref, entry, entry.state, Delivered()))
+    still = {ref.source_id: ref for ref in refs if ref.source_id in resting}
+    for entry in engine.ledger.some(still.keys()):
+        state.done(Outcome(still[entry.source_id], entry, entry.state, Delivered()))
     while todo and not engine.parts.stop.is_set():
         state.pause = LOOK
         todo = _pass(state, todo)

@@ -5,11 +5,11 @@ Nothing here fails for being slow. Ratios count, and only those within one run: 
 
 import itertools
 import os
+import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what all tests share
@@ -18,7 +18,7 @@ import book
 import parties
 import watched
 import workloads
-from parties import ceiling, distant, exported, pushed, recorded, store
+from parties import SENDERS, ceiling, distant, exported, pushed, recorded, store
 from workloads import SCALE, scaled
 
 from postgres import Postgres
@@ -46,10 +46,9 @@ def servers(stack, *, postgres):
             yield name, process.url, workers
 
 
-def median(measure):
-    """The measured run of the middle one of the repeats, by its seconds."""
-    found = sorted((measure() for _ in range(REPEATS)), key=lambda one: one["seconds"])
-    return found[REPEATS // 2]
+def middle(found):
+    """The middle one of some measured runs, by its seconds."""
+    return sorted(found, key=lambda one: one["seconds"])[len(found) // 2]
 
 
 def push_new(make, url, *arguments):
@@ -58,18 +57,24 @@ def push_new(make, url, *arguments):
 
 
 def throughput(name, url, workers):
-    """A and B against the raw ceiling and against mlflow-export-import, near and behind a long way."""
+    """A and B against the raw ceiling and against mlflow-export-import, near and behind a long way.
+
+    In turns: a server gets slower with what it holds, and a machine with what else it does.
+    """
+    close = workers > 1
     for what, make, experiment in (("A", workloads.one_long_run, "bench a"), ("B", workloads.many_runs, "bench b")):
         note(name, what)
-        with store(make) as (root, amount):
+        near, away, best = [], [], []
+        with store(make) as (root, amount), distant(url) as far:
             requests = recorded(root, url)
-            best, senders = ceiling(requests, url, close=workers > 1)
+            senders = min(SENDERS, key=lambda number: ceiling(requests, url, number, close=close))
             # new runs to mlflow-export-import, which knows none that were sent before
-            others = exported(root, experiment, url) if workers == 1 and what == "B" else None
-        near = median(partial(push_new, make, url))
-        with distant(url) as far:
-            away = median(partial(push_new, make, far))
-        BOOK.throughput(name, what, amount, best, senders, near, away, others)
+            others = exported(root, experiment, url) if what == "B" else None
+            for _ in range(REPEATS):
+                near.append(push_new(make, url))
+                best.append(ceiling(requests, url, senders, close=close))
+                away.append(push_new(make, far))
+        BOOK.throughput(name, what, amount, statistics.median(best), senders, middle(near), middle(away), others)
 
 
 def files(url):

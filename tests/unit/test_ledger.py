@@ -14,7 +14,7 @@ import pytest
 
 from rights import without_rights
 from tracksync.errors import ConfigError, LeaseError
-from tracksync.ledger import Entry, Ledger, Problem, State, ledgers
+from tracksync.ledger import Entry, Ledger, Problem, State, ledgers, store
 from tracksync.ledger.codec import HEAD_BYTES, decode, read_head
 from tracksync.ledger.folding import _retire
 from tracksync.model import Cursor
@@ -235,6 +235,21 @@ def test_settled_runs_fold_into_a_file_per_store_and_live_ones_stay(ledger):
             key for key, run in everything.items() if run.store == "login1:/s1"
         }
     assert list(ledger.entries([])) == []
+
+
+@pytest.mark.parametrize("many", [1, 1000])
+def test_the_entries_of_some_runs_are_read_with_all_others_or_one_by_one(ledger, monkeypatch, many):
+    monkeypatch.setattr(store, "MANY", many)
+    folded, live, changed, other = settled(1), entry(2), settled(3), settled(4)
+    for run in (folded, live, changed, other):
+        ledger.take(run)
+    ledger.fold(force=True)
+    changed.points = 7
+    ledger.commit(changed)
+    ids = [folded.source_id, live.source_id, changed.source_id, "of no run"]
+    found = {run.source_id: run for run in reopened(ledger).some(ids)}
+    assert found == {run.source_id: run for run in (folded, live, changed)}
+    assert list(ledger.some([])) == []
 
 
 def test_a_folded_run_that_changes_gets_its_own_document_and_folds_again(ledger):

@@ -158,7 +158,7 @@ class Watcher:
         for run in list(self._schedule.due(now)):
             if now < run.walk and (self._unchanged(run) or self._waits(run.ref)):
                 self._schedule.skip(run, now)
-            elif run.stamp is not None and rests(self._engine, run.ref):
+            elif run.stamp is not None and rests(self._engine, run.ref, self._engine.ledger.get(run.ref.source_id)):
                 self._schedule.looked(run, now, State.DONE, run.stamp, busy=False)
             else:
                 ripe[run.ref.source_id] = run
