@@ -75,7 +75,7 @@ class Ledger:
     def some(self, source_ids: Collection[str]) -> Iterator[Entry]:
         """The entries of some runs, as far as there are any, in any order; many cost less so than one by one."""
         if len(source_ids) < MANY:
-            yield from filter(None, map(self.get, source_ids))
+            yield from filter(None, map(self.get, list(source_ids)))
         else:
             yield from self._each({document_id(source_id) for source_id in source_ids}.__contains__)
 
