@@ -13,7 +13,7 @@ from rawstore import START, RawStore, points, write
 from tracksync.config import Settings
 from tracksync.errors import TracksyncError
 from tracksync.model import AllSettled, Cursor, RunRef, Store
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 from tracksync.sources.sqlite import SqliteSource
 from waiting import until
 

@@ -14,7 +14,7 @@ from oracle import assert_equal, client_of, counterpart, differences, found
 from tracksync.config import Settings
 from tracksync.ledger import State
 from tracksync.model import Cursor, Looks, RunRef, Store
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 from waiting import until
 from watching import watching
 from writer import Writer

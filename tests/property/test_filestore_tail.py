@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from tracksync.model import Cursor, Looks, Point, RunRef, Store
-from tracksync.sources.filestore import FileStoreSource, metrics
+from tracksync.sources.filestore import metrics
 from tracksync.sources.filestore.lines import parse_line
+from tracksync.sources.filestore.source import FileStoreSource
 
 RUN = "0123456789abcdef0123456789abcdef"
 EXPERIMENT = "experiment_id: '1'\nlifecycle_stage: active\nname: e\n"

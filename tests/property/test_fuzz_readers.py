@@ -23,8 +23,9 @@ from tracksync.mlflow_server.reply import parse, refusal
 from tracksync.mlflow_server.wire import listed, parse_point, parse_run
 from tracksync.model import INT64, AllSettled, Cursor, Looks, Point, RunRef, RunStatus, Store
 from tracksync.servercursor import ServerCursor, server_cursor
-from tracksync.sources.filestore import FileStoreSource, meta
+from tracksync.sources.filestore import meta
 from tracksync.sources.filestore.lines import judged, parse_line, parse_lines
+from tracksync.sources.filestore.source import FileStoreSource
 
 #: Seconds within which any input has to be read; the machine may be busy with other tests.
 SOON = 5.0

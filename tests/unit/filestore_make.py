@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tracksync.model import Cursor, Looks, RunRef, Store
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 
 DATA = Path(__file__).parent.parent / "data" / "filestore"
 RUN = "0123456789abcdef0123456789abcdef"

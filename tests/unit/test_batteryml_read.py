@@ -17,7 +17,7 @@ from tracksync.errors import NotSettledError
 from tracksync.model import AllSettled, Cursor, Looks, RunStatus, Store
 from tracksync.sources.batteryml import BatteryMlSource
 from tracksync.sources.batteryml.twins import left_out
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 from tracksync.sources.tensorboard import TensorBoardSource
 
 DATA = Path(__file__).parent.parent / "data" / "batteryml" / "artifacts"

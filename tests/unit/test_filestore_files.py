@@ -6,7 +6,7 @@ from filestore_make import DATA, Clock, deliver, end, make_run, read, run_yaml, 
 
 from tracksync.fsutil import open_regular
 from tracksync.model import AllSettled, Cursor, DatasetInput, Looks
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 from tracksync.sources.pathmap import PathMap
 
 LINK_ID = "dd6c54c66a7253306d7c57103d1cf23f"

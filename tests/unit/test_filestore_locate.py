@@ -9,7 +9,8 @@ from filestore_make import DATA, OTHER, RUN, experiment_yaml, make_run, run_yaml
 from tracksync.errors import ConfigError, NotSettledError
 from tracksync.model import Store
 from tracksync.sources import searching
-from tracksync.sources.filestore import FileStoreSource, listing, locate
+from tracksync.sources.filestore import listing, locate
+from tracksync.sources.filestore.source import FileStoreSource
 
 SOURCE = FileStoreSource()
 

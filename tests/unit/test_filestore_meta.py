@@ -5,7 +5,8 @@ from filestore_make import FINISHED, RUN, end, experiment_yaml, make_run, read, 
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.model import Cursor, Looks, RunStatus
 from tracksync.sources import filestore
-from tracksync.sources.filestore import FileStoreSource, meta
+from tracksync.sources.filestore import meta
+from tracksync.sources.filestore.source import FileStoreSource
 
 LONG = "a name that is long enough for the YAML emitter to fold it over more lines than one, with spaces in it"
 

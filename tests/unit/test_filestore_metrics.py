@@ -8,7 +8,8 @@ from filestore_make import deliver, end, make_run, read, write
 
 from tracksync.errors import NotSettledError
 from tracksync.model import Cursor, Point
-from tracksync.sources.filestore import FileStoreSource, metrics
+from tracksync.sources.filestore import metrics
+from tracksync.sources.filestore.source import FileStoreSource
 
 
 @pytest.fixture

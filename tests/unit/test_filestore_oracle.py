@@ -10,7 +10,7 @@ import pytest
 from filestore_make import DATA, read
 
 from tracksync.model import Cursor, Looks
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_step_of_a_metric_with_a_dataset_is_kept_where_mlflow_loses_it():
 
 def test_mlflow_is_not_imported(tmp_path):
     code = (
-        "import sys, pathlib; from tracksync.sources.filestore import FileStoreSource as S; s = S(); "
+        "import sys, pathlib; from tracksync.sources.filestore.source import FileStoreSource as S; s = S(); "
         f"runs = [r for t in s.find(pathlib.Path({os.fspath(DATA)!r})) for r in s.discover(t)]; "
         "print(len(runs), 'mlflow' in sys.modules)"
     )

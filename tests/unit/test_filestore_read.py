@@ -25,7 +25,7 @@ from tracksync.errors import GoneError, HeldError, NotSettledError
 from tracksync.fsutil import login_of
 from tracksync.model import Cursor, Looks, RunStatus, Tally
 from tracksync.sources import filestore, load_sources
-from tracksync.sources.filestore import FileStoreSource
+from tracksync.sources.filestore.source import FileStoreSource
 
 
 def fail(monkeypatch, name, error):
