@@ -4,8 +4,8 @@ from filestore_make import FINISHED, RUN, end, experiment_yaml, make_run, read, 
 
 from tracksync.errors import HeldError, NotSettledError
 from tracksync.model import Cursor, Looks, RunStatus
-from tracksync.sources import filestore
 from tracksync.sources.filestore import meta
+from tracksync.sources.filestore import source as reader
 from tracksync.sources.filestore.source import FileStoreSource
 
 LONG = "a name that is long enough for the YAML emitter to fold it over more lines than one, with spaces in it"
@@ -212,13 +212,13 @@ def test_the_experiment_is_read_once_and_again_when_it_changed(tmp_path, monkeyp
 
 def test_a_document_written_while_it_is_read_is_not_settled(tmp_path, monkeypatch):
     run = make_run(tmp_path)
-    real = filestore.read_small
+    real = reader.read_small
 
     def read_small(root, relative, limit):
         data, _ = real(root, relative, limit)
         end(run, FINISHED)  # one digit more than null: the tail of the new text would follow the old
         return data, real(root, relative, limit)[1]
 
-    monkeypatch.setattr(filestore, "read_small", read_small)
+    monkeypatch.setattr(reader, "read_small", read_small)
     with pytest.raises(NotSettledError, match="written while it was read"):
         read(run)

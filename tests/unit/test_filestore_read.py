@@ -24,7 +24,8 @@ from tracksync import fsutil
 from tracksync.errors import GoneError, HeldError, NotSettledError
 from tracksync.fsutil import login_of
 from tracksync.model import Cursor, Looks, RunStatus, Tally
-from tracksync.sources import filestore, load_sources
+from tracksync.sources import load_sources
+from tracksync.sources.filestore import source as reader
 from tracksync.sources.filestore.source import FileStoreSource
 
 
@@ -125,20 +126,20 @@ class TestHeldAndGone:
 
     def test_a_run_that_vanishes_while_it_is_read(self, tmp_path, monkeypatch):
         run = make_run(tmp_path, status=FINISHED)
-        real = filestore.new_params
-        monkeypatch.setattr(filestore, "new_params", lambda look: shutil.rmtree(run.path) or real(look))
+        real = reader.new_params
+        monkeypatch.setattr(reader, "new_params", lambda look: shutil.rmtree(run.path) or real(look))
         with pytest.raises(GoneError):
             read(run)
 
     def test_a_run_that_moves_away_before_its_experiment_is_read(self, tmp_path, monkeypatch):
         run = make_run(tmp_path / "mlruns")
-        real = filestore.read_texts
+        real = reader.read_texts
 
         def read_texts(*args):
             shutil.move(run.path.parent, tmp_path / "moved")
             return real(*args)
 
-        monkeypatch.setattr(filestore, "read_texts", read_texts)
+        monkeypatch.setattr(reader, "read_texts", read_texts)
         with pytest.raises(GoneError):
             read(run)
 
@@ -157,8 +158,8 @@ class TestHeldAndGone:
 
     def test_a_run_reopened_while_it_is_read_is_not_settled(self, tmp_path, monkeypatch):
         run = make_run(tmp_path, status=FINISHED)
-        real = filestore.new_params
-        monkeypatch.setattr(filestore, "new_params", lambda look: end(run, "1") or real(look))
+        real = reader.new_params
+        monkeypatch.setattr(reader, "new_params", lambda look: end(run, "1") or real(look))
         with pytest.raises(NotSettledError, match="reopened"):
             read(run)
 
