@@ -20,8 +20,9 @@ from tracksync.naming import experiment_name
 from tracksync.replay import sendable
 from tracksync.work import Parts, Work
 
-#: Seconds for which a run that the server did not know is not asked for again before it is made.
-MISSED_FOR = 10.0
+#: Seconds for which a run that the server did not know is not asked for again before it is made. A look takes as long
+#: itself; in many more, another process may have made the run, and delivered all of it.
+MISSED_FOR = 1.0
 #: Tags that go with a create; the server takes 150, ours among them.
 CREATED_WITH = 100
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tracksync import spool
 from tracksync.engine import GROUP, Engine
 from tracksync.errors import HeldError, NotSettledError, UnreachableError
+from tracksync.fingerprints import expects_nothing
 from tracksync.ledger import Entry, State
 from tracksync.model import RunRef
 from tracksync.prober import wait_for_server
@@ -126,25 +127,20 @@ class _Drive:
         wait_for_server(self.engine.destination, settings.server_wait, self.engine.parts.stop, self.listener.note)
 
 
-def at_rest(engine: Engine, refs: Iterable[RunRef]) -> set[str]:
-    """The ids of those runs of which :func:`rests` holds."""
-    left, resting = {ref.source_id: ref for ref in refs}, set[str]()
-    for entry in engine.ledger.some(left.keys()):
-        if rests(engine, left.pop(entry.source_id), entry):
-            resting.add(entry.source_id)
-    for ref in left.values():
-        rests(engine, ref, None)
-    return resting
-
-
-def rests(engine: Engine, ref: RunRef, entry: Entry | None) -> bool:
-    """Whether a run was delivered whole and has not changed since, so that a pass would find nothing to do."""
-    parts = engine.parts
-    compared = engine.settings.restore or parts.restored.is_set() or ref.source_id in parts.lacking
-    others = [str(path) for path in engine.intake.others.get(ref.source_id, ())]
-    # asked of every run: it is also the first of the two looks that a new fingerprint takes
-    unchanged = parts.fingerprints.unchanged(ref, entry)
-    return unchanged and not compared and entry is not None and entry.other_paths == others
+def at_rest(engine: Engine, refs: Collection[RunRef]) -> set[str]:
+    """The ids of the runs that were delivered whole and have not changed since: a pass would find nothing to do."""
+    parts, kept = engine.parts, dict[str, str | None]()
+    compared = engine.settings.restore or parts.restored.is_set()
+    by_id = {ref.source_id: ref for ref in refs}
+    for entry in engine.ledger.some(by_id.keys()):
+        ref = by_id.get(entry.source_id)
+        if ref is None or compared or entry.source_id in parts.lacking or not expects_nothing(entry, ref):
+            continue
+        if entry.other_paths == [str(path) for path in engine.intake.others.get(entry.source_id, ())]:
+            kept[entry.source_id] = entry.fingerprint
+    # Asked of every run: it is also the first of the two looks that a new fingerprint takes. In the order of the
+    # store, for what the runs of an experiment share is looked at once for those that come together.
+    return {i for i, ref in by_id.items() if parts.fingerprints.unchanged(ref, kept.get(i))}
 
 
 def drive(
@@ -163,7 +159,8 @@ def drive(
     todo = [ref for ref in refs if ref.source_id not in resting]
     still = {ref.source_id: ref for ref in refs if ref.source_id in resting}
     for entry in engine.ledger.some(still.keys()):
-        state.done(Outcome(still[entry.source_id], entry, entry.state, Delivered()))
+        if entry.source_id in still:
+            state.done(Outcome(still[entry.source_id], entry, entry.state, Delivered()))
     while todo and not engine.parts.stop.is_set():
         state.pause = LOOK
         todo = _pass(state, todo)

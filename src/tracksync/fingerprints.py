@@ -49,11 +49,11 @@ class Fingerprints:
             return False
         return found.text == settled and _old(found)
 
-    def unchanged(self, ref: RunRef, entry: Entry | None) -> bool:
-        """Whether all of a run was delivered, and it looks as it did then; counts as the first look at it."""
+    def unchanged(self, ref: RunRef, kept: str | None) -> bool:
+        """Whether a run looks as it did when the ledger kept its fingerprint; counts as the first look at it."""
         self.settled(ref)
         known = self._first.get(ref.source_id)
-        return entry is not None and known is not None and known[0] == entry.fingerprint and _at_rest(entry, ref)
+        return known is not None and known[0] == kept
 
     def _take(self, ref: RunRef) -> Fingerprint | None:
         take = self._of.get(ref.store.kind)
@@ -64,8 +64,8 @@ def _old(found: Fingerprint) -> bool:
     return found.changed < time.time_ns() // 1_000_000 - OLD
 
 
-def _at_rest(entry: Entry, ref: RunRef) -> bool:
-    """Whether nothing is expected of a run, here or from other runs, until its files change."""
+def expects_nothing(entry: Entry, ref: RunRef) -> bool:
+    """Whether all of a run was delivered, and nothing is expected, here or from other runs, until its files change."""
     here = (entry.path, entry.kind) == (str(ref.path), ref.store.kind)  # whichever host it was delivered from
     sure = entry.confirmed and entry.models_confirmed and entry.clean
     linked = entry.parent is None or entry.parent_run_id is not None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -251,6 +252,16 @@ def test_the_entries_of_some_runs_are_read_with_all_others_or_one_by_one(ledger,
         assert left.pop(run.source_id) == run
     assert left == {"of no run": None}
     assert list(ledger.some([])) == []
+
+
+def test_a_copy_of_a_directory_of_documents_does_not_count(ledger):
+    run = entry(points=1)
+    ledger.take(run)
+    (document,) = documents(ledger)
+    shutil.copytree(document.parent, document.parent.with_suffix(".old"))
+    run.points = 2
+    ledger.commit(run)
+    assert list(reopened(ledger).entries()) == [run]
 
 
 def test_a_folded_run_that_changes_gets_its_own_document_and_folds_again(ledger):

@@ -169,7 +169,9 @@ class Ledger:
     def _loose(self, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, bytes, os.stat_result]]:
         for directory in _listing(self._runs):
             for path in _listing(directory):
-                if path.suffix == ".json" and _HEX32.fullmatch(path.stem) and wanted(path.stem):
+                name = path.stem  # a copy of a directory, made by hand, holds nothing that counts
+                in_place = path.suffix == ".json" and _HEX32.fullmatch(name) and name[:2] == directory.name
+                if in_place and wanted(name):
                     found = files.read(path)
                     if found is not None:
                         yield path, *found

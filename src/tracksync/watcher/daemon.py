@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tracksync.drive import KEEPS_REPEATS, RESTORED, rests
+from tracksync.drive import KEEPS_REPEATS, RESTORED, at_rest
 from tracksync.engine import Engine
 from tracksync.errors import ConfigError, NotSettledError, TracksyncError, UnreachableError
 from tracksync.ledger import State
@@ -158,7 +158,7 @@ class Watcher:
         for run in list(self._schedule.due(now)):
             if now < run.walk and (self._unchanged(run) or self._waits(run.ref)):
                 self._schedule.skip(run, now)
-            elif run.stamp is not None and rests(self._engine, run.ref, self._engine.ledger.get(run.ref.source_id)):
+            elif run.stamp is not None and at_rest(self._engine, [run.ref]):
                 self._schedule.looked(run, now, State.DONE, run.stamp, busy=False)
             else:
                 ripe[run.ref.source_id] = run
