@@ -95,6 +95,7 @@ def test_a_watch_compares_after_the_server_was_away(own, store, runs, state_dir)
                 run.append("loss", 3.0, step=2)
             until(lambda: notes, seconds=60)
 
+        notes.clear()  # of the moment in which the backup was made
         own.restore(meanwhile=noticed)
         for run in runs:
             run.end()
