@@ -132,11 +132,9 @@ def at_rest(engine: Engine, refs: Collection[RunRef]) -> set[str]:
     parts, kept = engine.parts, dict[str, str | None]()
     compared = engine.settings.restore or parts.restored.is_set()
     by_id = {ref.source_id: ref for ref in refs}
-    for entry in engine.ledger.some(by_id.keys()):
-        ref = by_id.get(entry.source_id)
-        if ref is None or compared or entry.source_id in parts.lacking or not expects_nothing(entry, ref):
-            continue
-        if entry.other_paths == [str(path) for path in engine.intake.others.get(entry.source_id, ())]:
+    for entry in () if compared else engine.ledger.some(by_id.keys() - parts.lacking.keys()):
+        others = [str(path) for path in engine.intake.others.get(entry.source_id, ())]
+        if entry.other_paths == others and expects_nothing(entry, by_id[entry.source_id]):
             kept[entry.source_id] = entry.fingerprint
     # Asked of every run: it is also the first of the two looks that a new fingerprint takes. In the order of the
     # store, for what the runs of an experiment share is looked at once for those that come together.
@@ -159,8 +157,7 @@ def drive(
     todo = [ref for ref in refs if ref.source_id not in resting]
     still = {ref.source_id: ref for ref in refs if ref.source_id in resting}
     for entry in engine.ledger.some(still.keys()):
-        if entry.source_id in still:
-            state.done(Outcome(still[entry.source_id], entry, entry.state, Delivered()))
+        state.done(Outcome(still[entry.source_id], entry, entry.state, Delivered()))
     while todo and not engine.parts.stop.is_set():
         state.pause = LOOK
         todo = _pass(state, todo)

@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,13 @@ def test_the_entries_of_some_runs_are_read_with_all_others_or_one_by_one(ledger,
         assert left.pop(run.source_id) == run
     assert left == {"of no run": None}
     assert list(ledger.some([])) == []
+
+
+@pytest.mark.parametrize("many", [1, 1000])
+def test_the_entry_of_a_run_that_is_called_as_the_document_of_another_is_not_the_others(ledger, monkeypatch, many):
+    monkeypatch.setattr(store, "MANY", many)
+    ledger.take(replace(entry(), source_id=store.document_id("x")))
+    assert list(ledger.some(["x"])) == []
 
 
 def test_a_copy_of_a_directory_of_documents_does_not_count(ledger):

@@ -74,10 +74,13 @@ class Ledger:
 
     def some(self, source_ids: Collection[str]) -> Iterator[Entry]:
         """The entries of some runs, as far as there are any, in any order; many cost less so than one by one."""
-        if len(source_ids) < MANY:
-            yield from filter(None, map(self.get, list(source_ids)))
+        wanted = dict.fromkeys(source_ids)
+        if len(wanted) < MANY:
+            found: Iterator[Entry] = filter(None, map(self.get, wanted))
         else:
-            yield from self._each({document_id(source_id) for source_id in source_ids}.__contains__)
+            found = self._each({document_id(source_id) for source_id in wanted}.__contains__)
+        # An id may be what the document of another one is called: that one's entry was not asked for.
+        yield from (entry for entry in found if entry.source_id in wanted)
 
     def _each(self, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         seen, before = set[str](), self._folded.heads()
