@@ -92,6 +92,13 @@ class Destination(Protocol):
         Raises HeldError when the experiment of that name is deleted on the server.
         """
 
+    @property
+    def set_back(self) -> bool:
+        """Whether it does not hold any more what it acknowledged last: all writes raise SetBackError until distrusted.
+
+        Found out before the first write after it had given no answer, were it for a moment.
+        """
+
     def distrust(self) -> None:
         """Forget what is known of the server's entities: it was away, and may have come back from a backup."""
 

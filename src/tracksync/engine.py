@@ -6,13 +6,11 @@ One pass over some runs, in groups: look at the sources -> bind in bulk -> link 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 
 from tracksync import modelsync
@@ -111,9 +109,7 @@ class Engine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.parts.stop.set()
         self.parts.lane.close()  # first: what waits for a thread must not wait for an upload of hours
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -134,6 +130,8 @@ class Engine:
             if self.parts.stop.is_set():
                 break
             outcomes.extend(self._group(group))
+            if self.destination.set_back:
+                self.distrust()
         self.ledger.fold()
         return outcomes
 
@@ -190,8 +188,7 @@ class Engine:
             )
             looks = Looks(self.settings.settle_for(ref.path))
             work = Work(ref, self.sources[ref.store.kind], entry, looks, doubted=self._outage)
-            work.conventions = self.conventions
-            self.works[ref.source_id] = work
+            self.works[ref.source_id], work.conventions = work, self.conventions
         return work
 
     def _in_hand(self, source_id: str) -> Entry | None:
@@ -206,9 +203,11 @@ class Engine:
     def distrust(self) -> None:
         """The server was away, and may have come back from a backup: compare each run with it before writing on."""
         self._outage = True
+        if self.destination.set_back:
+            self.parts.restored.set()
         self.destination.distrust()
         for work in self.works.values():
-            work.verified, work.doubted, work.read_ahead, work.missed = False, True, None, -math.inf
+            work.doubt()
 
     def give_up(self, ref: RunRef, error: TracksyncError) -> Outcome:
         """Hold a run that does not get ready."""

@@ -73,6 +73,10 @@ class UnreachableError(TracksyncError):
         self.retry_after = retry_after
 
 
+class SetBackError(UnreachableError):
+    """The server was restored from a backup: nothing may be written before it is compared with what was delivered."""
+
+
 class UncertainError(TracksyncError):
     """A write got no usable answer: it may have happened. Look at the server before sending it again."""
 

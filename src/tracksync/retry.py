@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_not_exception_type
 
-from tracksync.errors import UnreachableError
+from tracksync.errors import SetBackError, UnreachableError
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def retrying(
     """
     pauses = _Pauses(seconds, clock)
     policy = Retrying(
-        retry=retry_if_exception_type(UnreachableError),
+        retry=retry_if_exception_type(UnreachableError) & retry_if_not_exception_type(SetBackError),
         wait=pauses.pause,
         stop=pauses.over,
         sleep=sleep,

@@ -194,6 +194,10 @@ class Work:
             self.entry.waits_for = sorted(told.waits_for)
         return told.delta
 
+    def doubt(self) -> None:
+        """Have the run compared before anything more is written: the server may hold less than it acknowledged."""
+        self.verified, self.doubted, self.read_ahead, self.missed = False, True, None, -math.inf
+
     def look_before(self, parts: Parts) -> None:
         """Note what the run looks like before it is read; what was read before that counts no more."""
         self.read_ahead = None

@@ -13,8 +13,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, HeldError, NotSettledError, TracksyncError, UnreachableError
-from tracksync.mlflow_server.http import Http, Request
+from tracksync.mlflow_server.http import Http
 from tracksync.mlflow_server.reply import one_line
+from tracksync.mlflow_server.request import Request
 from tracksync.mlflow_server.wire import listed
 
 #: Seconds: the store behind the proxy may take minutes to take in what has been uploaded already.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from tracksync.errors import ConfigError, HeldError
-from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.http import API, Http
 from tracksync.mlflow_server.naming import legal_text
+from tracksync.mlflow_server.request import Request
 
 SOURCE_TAG = "tracksync.source.experiment_id"
 

@@ -9,18 +9,26 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracksync.bandwidth import Bandwidth
 from tracksync.config import Renewable
-from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncError, UnreachableError
+from tracksync.errors import (
+    ConfigError,
+    HeldError,
+    RefusedError,
+    TracksyncError,
+    UncertainError,
+    UnreachableError,
+)
 from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
 from tracksync.mlflow_server.client import host_credentials, load
 from tracksync.mlflow_server.failures import failure
 from tracksync.mlflow_server.pace import Pace
 from tracksync.mlflow_server.reply import Reply, refusal
+from tracksync.mlflow_server.request import Body, Request
+from tracksync.mlflow_server.witness import Witness
 from tracksync.retry import retrying
 
 if TYPE_CHECKING:
@@ -48,39 +56,6 @@ _BLOCKED = "the server answers otherwise: does a firewall or proxy before it blo
 LARGEST, LARGEST_ERROR = 512 << 20, 1 << 20
 
 
-class Body(Protocol):
-    """A stream of known length to send. ``failed`` is the error that ended it early, if any."""
-
-    failed: TracksyncError | OSError | None
-
-    def __len__(self) -> int: ...
-
-    def rewind(self) -> None:
-        """Start over, for another attempt."""
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What to send: a JSON object, or bytes (JSON too) or a stream as they are, and how to take the answer."""
-
-    method: str
-    endpoint: str
-    params: Mapping[str, str] | None = None
-    body: Mapping[str, Any] | bytes | Body | None = None
-    again: Again = Again.FREELY
-    #: Seconds to wait for the answer; None: as MLflow is set.
-    timeout: float | None = None
-    #: Whether a success may be something else than a JSON object.
-    plain: bool = False
-    #: Whether a success may be empty.
-    bare: bool = False
-    #: Whether it writes to one run: what it holds may be the reason for an answer that no MLflow server gives.
-    own: bool = False
-
-
 class Http:
     """Sends requests to one server. Safe to share between threads.
 
@@ -93,14 +68,16 @@ class Http:
         address: str,
         token: Callable[[], str] | None,
         attempts_seconds: float,
-        sleep: Callable[[float], None] = time.sleep,
-        bandwidth: Bandwidth | None = None,
+        sleep: Callable[[float], None],
+        bandwidth: Bandwidth | None,
+        witness: Witness,
     ) -> None:
         self.address, self._login = split_address(address)
         self._token = token
         self._seconds = attempts_seconds
         self._sleep, self._bandwidth = sleep, bandwidth
         self._pace = Pace(MOST_WRITES, sleep)
+        self._witness = witness
         #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
         self._asked: tuple[UnreachableError, float] | None = None
 
@@ -143,6 +120,8 @@ class Http:
             token = self._token() if self._token else None
             # Questions go out at once: they are few, and whoever asks holds up others.
             write = request.own and isinstance(data, bytes)
+            if write:
+                self._witness.admit()
             with self._pace.turn(len(data or b"")) if write else nullcontext():
                 reply = self._answer(request, data, token)
             if reply.status == 401 and token is not None and (newer := self._newer(token)) != token:
@@ -160,10 +139,17 @@ class Http:
         return self._token.renew(refused) if isinstance(self._token, Renewable) else self._token()
 
     def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
-        response, content = self._send(request, data, token, self._content)
-        return judge(
-            response, content, self.address, request.endpoint, request.again, plain=request.plain, bare=request.bare
-        )
+        busy = False
+        try:
+            response, content = self._send(request, data, token, self._content)
+            busy = response.status_code == 429
+            return judge(
+                response, content, self.address, request.endpoint, request.again, plain=request.plain, bare=request.bare
+            )
+        except (UnreachableError, UncertainError):
+            if not busy:
+                self._witness.lapse()
+            raise
 
     def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
         """The SHA-256 (hex) of what a GET gives, read block by block and never held whole."""

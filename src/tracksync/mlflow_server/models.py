@@ -10,9 +10,10 @@ from tracksync.errors import ConfigError, HeldError, RefusedError, TracksyncErro
 from tracksync.loggedmodel import ModelPoint
 from tracksync.mlflow_server.answer import Again
 from tracksync.mlflow_server.artifacts import list_directory
-from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.http import API, Http
 from tracksync.mlflow_server.naming import legal_text
 from tracksync.mlflow_server.reply import Reply
+from tracksync.mlflow_server.request import Request
 from tracksync.mlflow_server.search import EXPERIMENTS, experiment_ids, pages
 from tracksync.mlflow_server.wire import text_items
 from tracksync.model import INT64

@@ -12,7 +12,8 @@ from typing import Any
 
 from tracksync.destination import RemoteRun
 from tracksync.errors import ConfigError, RefusedError
-from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.http import API, Http
+from tracksync.mlflow_server.request import Request
 from tracksync.mlflow_server.wire import listed, parse_run
 from tracksync.spread import Crew
 

@@ -10,32 +10,23 @@ from typing import Any, BinaryIO
 from tracksync.bandwidth import Bandwidth
 from tracksync.destination import Limits, RemoteRun
 from tracksync.errors import ConfigError, HeldError, RefusedError, UncertainError
-from tracksync.mlflow_server import artifacts, naming, search, store
+from tracksync.mlflow_server import artifacts, naming, search, store, wire
 from tracksync.mlflow_server.answer import Again
+from tracksync.mlflow_server.datasets import log_datasets
 from tracksync.mlflow_server.experiments import Experiments
-from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.http import API, Http
 from tracksync.mlflow_server.models import ServerModels
 from tracksync.mlflow_server.naming import legal_text
-from tracksync.mlflow_server.wire import (
-    dataset_json,
-    listed,
-    metrics_body,
-    new_run,
-    parse_point,
-    parse_run,
-    text_items,
-)
+from tracksync.mlflow_server.request import Request
+from tracksync.mlflow_server.witness import Witness, holds_point
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
 from tracksync.modelport import LoggedModels
 from tracksync.rows import Rows
 from tracksync.spread import ALONE, Crew
+from tracksync.tags import CURSOR
 
 #: Points per page of a history. Servers <= 2.22 do not page, and 3.7 and 3.10 give nothing without a page size.
 HISTORY_PAGE = 25_000
-
-#: Datasets per request (their schemas may be large), and how often each is asked for that others link at the moment.
-DATASETS = 20
-DATASET_ATTEMPTS = 5
 
 
 class MlflowServer:
@@ -62,7 +53,8 @@ class MlflowServer:
         sleep: Callable[[float], None] = time.sleep,
         bandwidth: Bandwidth | None = None,
     ) -> None:
-        self._http = Http(address, token, attempts_seconds, sleep, bandwidth)
+        self._witness = Witness(self.get_run)
+        self._http = Http(address, token, attempts_seconds, sleep, bandwidth, self._witness)
         self._experiments = Experiments(self._http)
         self._models = ServerModels(self._http)
         self._lock = threading.Lock()
@@ -120,9 +112,15 @@ class MlflowServer:
         """
         return self._experiments.ensure(name, source_id)
 
+    @property
+    def set_back(self) -> bool:
+        """Whether it does not hold any more what it acknowledged last, see :class:`Witness`."""
+        return self._witness.set_back
+
     def distrust(self) -> None:
         """Forget what is known of the server: it was away, and may have come back from a backup."""
         self._experiments.forget_all()
+        self._witness.forgive()
 
     def experiment_tags(self, experiment_id: str) -> dict[str, str]:
         """The tags of an experiment."""
@@ -162,13 +160,15 @@ class MlflowServer:
             Request(
                 method="POST",
                 endpoint=f"{API}/runs/create",
-                body=new_run(self.limits, experiment_id, name, user, start_time, tags),
+                body=wire.new_run(self.limits, experiment_id, name, user, start_time, tags),
                 again=Again.NEVER,
                 own=True,
             )
         )
         if reply.ok:
-            return self._parsed(reply.body or {})
+            run = self._parsed(reply.body or {})
+            self._witness.took(run.run_id)
+            return run
         self._experiments.forget(experiment_id)
         if reply.missing or reply.status == 403:
             raise HeldError(reply.line, "the experiment is gone, or may not be written with these credentials")
@@ -177,7 +177,7 @@ class MlflowServer:
     def _parsed(self, answer: Mapping[str, Any]) -> RemoteRun:
         if "run" not in answer:
             raise ConfigError(f"{self.address} does not answer as an MLflow server does", "check the address (--to)")
-        return parse_run(answer["run"])
+        return wire.parse_run(answer["run"])
 
     def get_run(self, run_id: str) -> RemoteRun:
         """Return one run with params, tags and latest points.
@@ -192,7 +192,7 @@ class MlflowServer:
         params = {"run_id": run_id, "metric_key": key, "max_results": str(HISTORY_PAGE)}
         while True:
             answer = self._http.call("GET", "/metrics/get-history", run_id=run_id, params=params)
-            yield from map(parse_point, listed(answer, "metrics"))
+            yield from map(wire.parse_point, wire.listed(answer, "metrics"))
             if not answer.get("next_page_token"):
                 return
             params["page_token"] = answer["next_page_token"]
@@ -207,7 +207,7 @@ class MlflowServer:
         # Servers <= 3.15 drop what a request holds twice, but compare it before it is a row: a NaN equals nothing, an
         # infinity becomes the largest double. Such a pair they refuse for good, as a row that is there already.
         points = points if self.keeps_repeats else Rows.of(points).distinct()
-        body = metrics_body(run_id, points)
+        body = wire.metrics_body(run_id, points)
         again = Again.NEVER if self.keeps_repeats else Again.IF_TOLD
         endpoint = f"{API}/runs/log-batch"
         reply = self._http.send(Request(method="POST", endpoint=endpoint, body=body, again=again, own=True))
@@ -215,14 +215,19 @@ class MlflowServer:
             raise UncertainError(reply.line, "one of the points is there already: the server is asked")
         if not reply.ok:
             raise self._http.refused(reply, run_id)
+        # All points are kept until the next ones, and taken apart only when they are asked for.
+        self._witness.took(run_id, lambda there: holds_point(there, *list(points)[-1], self.history))
 
     def log_params(self, run_id: str, params: Sequence[tuple[str, str]]) -> None:
         """Log params; repeating the same value does no harm, another one is refused with all of the request."""
-        self._post("/runs/log-batch", run_id, params=text_items(params))
+        self._post("/runs/log-batch", run_id, params=wire.text_items(params))
+        self._witness.took(run_id, lambda there: params[-1][0] in there.params)
 
     def set_tags(self, run_id: str, tags: Sequence[tuple[str, str]]) -> None:
         """Set tags; the last value stays."""
-        self._post("/runs/log-batch", run_id, tags=text_items(tags))
+        self._post("/runs/log-batch", run_id, tags=wire.text_items(tags))
+        if (told := dict(tags).get(CURSOR)) is not None:  # others are anybody's to change
+            self._witness.took(run_id, lambda there: there.tags.get(CURSOR) == told)
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Remove a tag; no error when it is not there."""
@@ -233,19 +238,7 @@ class MlflowServer:
 
     def log_datasets(self, run_id: str, datasets: Sequence[DatasetInput]) -> None:
         """Link dataset inputs to the run; known ones stay as they are."""
-        for start in range(0, len(datasets), DATASETS):
-            self._link_datasets(run_id, list(map(dataset_json, datasets[start : start + DATASETS])))
-
-    def _link_datasets(self, run_id: str, datasets: list[dict[str, Any]]) -> None:
-        body = {"run_id": run_id, "datasets": datasets}
-        for _ in range(DATASET_ATTEMPTS):
-            reply = self._http.send(Request(method="POST", endpoint=f"{API}/runs/log-inputs", body=body, own=True))
-            # The runs of an experiment share its datasets. Two that bring the same one at once make the server insert
-            # it twice, and one gets 400 for it; asked again, the server finds it there.
-            if not reply.known_row:
-                break
-        if not reply.ok:
-            raise self._http.refused(reply, run_id)
+        log_datasets(self._http, run_id, datasets)
 
     def update_run(
         self, run_id: str, *, name: str | None = None, status: RunStatus | None = None, end_time: int | None = None

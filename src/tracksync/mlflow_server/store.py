@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tracksync.mlflow_server.http import API, Http, Request
+from tracksync.mlflow_server.http import API, Http
+from tracksync.mlflow_server.request import Request
 from tracksync.mlflow_server.search import experiment_ids
 
 #: No run has this id.
