@@ -56,9 +56,9 @@ def server_old(tmp_path_factory):
         yield process
 
 
-@pytest.fixture(params=["server", "server_old"])
+@pytest.fixture(params=["server", pytest.param("server_old", marks=pytest.mark.slow)])
 def any_server(request):
-    """The test runs twice: against the newest server and the old one."""
+    """The test runs twice: against the newest server and, with the slow tests, the old one."""
     return request.getfixturevalue(request.param)
 
 

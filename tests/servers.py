@@ -4,7 +4,7 @@ Use them through the fixtures of conftest.py:
 
     server        the newest MLflow, the one of this environment
     server_old    MLflow 2.16.2 from a virtual environment of its own, see `require_mlflow`
-    any_server    the test runs against both
+    any_server    the test runs against both, the old one with the slow tests
 
 Each is started once per session and serves all tests: name experiments with the `experiment_name` fixture, and never
 assume that a server is empty. `MlflowServerProcess` can also be started directly, with options of its own, by a test

@@ -15,6 +15,8 @@ from tracksync.demo.compare import compare
 from tracksync.demo.run import run_demo
 from tracksync.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def started(*arguments):

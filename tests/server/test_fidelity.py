@@ -119,7 +119,7 @@ class Delivered:
         return (self.artifacts / info.experiment_id / info.run_id / "artifacts" / path).read_bytes()
 
 
-@pytest.fixture(scope="module", params=["server", "server_old"])
+@pytest.fixture(scope="module", params=["server", pytest.param("server_old", marks=pytest.mark.slow)])
 def delivered(request, tmp_path_factory):
     return Delivered(request.getfixturevalue(request.param), tmp_path_factory.mktemp("fidelity"))
 

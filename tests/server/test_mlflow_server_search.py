@@ -151,6 +151,7 @@ def test_what_a_found_run_holds_is_what_asking_for_it_gives(put, destination):
     assert destination.find_runs([source_id]) == {source_id: [destination.get_run(run_id)]}
 
 
+@pytest.mark.slow
 def test_many_experiments_are_searched_in_parts(put, destination, monkeypatch):
     monkeypatch.setattr(search, "EXPERIMENTS", 3)
     ids = new_ids(8)

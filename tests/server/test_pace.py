@@ -84,6 +84,7 @@ def busy(slowly, proxy, run_id):
     assert all(str(failure) == "stopped" for failure in failures)
 
 
+@pytest.mark.slow
 def test_fewer_at_a_time_while_it_is_slow(busy):
     until(lambda: busy.last(40) >= THREADS - 1, what="not all of them send while it is quick")
     busy.seconds = 0.6
