@@ -94,13 +94,17 @@ class Destination(Protocol):
 
     @property
     def set_back(self) -> bool:
-        """Whether it does not hold any more what it acknowledged last: all writes raise SetBackError until distrusted.
+        """Whether it does not hold any more what it acknowledged last.
 
-        Found out before the first write after it had given no answer, were it for a moment.
+        Writes to runs raise SetBackError then, until :meth:`distrust`. It is found out before the first of them after
+        it had given no answer, were it for a moment.
         """
 
-    def distrust(self) -> None:
-        """Forget what is known of the server's entities: it was away, and may have come back from a backup."""
+    def distrust(self) -> bool:
+        """Forget what is known of the server's entities: it was away, and may have come back from a backup.
+
+        Returns whether it has shown that it has.
+        """
 
     def experiment_tags(self, experiment_id: str) -> dict[str, str]:
         """The tags of an experiment."""

@@ -203,9 +203,8 @@ class Engine:
     def distrust(self) -> None:
         """The server was away, and may have come back from a backup: compare each run with it before writing on."""
         self._outage = True
-        if self.destination.set_back:
+        if self.destination.distrust():
             self.parts.restored.set()
-        self.destination.distrust()
         for work in self.works.values():
             work.doubt()
 

@@ -13,13 +13,14 @@ _AT_ONCE = 10_000
 
 
 class PointSet:
-    """The distinct points among those added. For one thread; gone when it is let go.
+    """The distinct points among those added. For one thread at a time; gone when it is let go.
 
     A scratch database: SQLite keeps it in memory while it is small, and in an unnamed temporary file beyond.
     """
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+        # Whichever thread of a run plans the next batch looks points up.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute(
             "CREATE TABLE points"

@@ -119,6 +119,7 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
     """Journal that writes follow, and tell the server what is true of the run itself from the start."""
     entry, header, told = work.entry, todo.header, work.entry.cursor.parts["fields"]
     entry.clean, entry.stamp, entry.fingerprint, entry.state = False, None, None, State.SYNCING
+    parts.written.add(entry.source_id)
     work.commit(parts)
     grows = bool(todo.files or todo.models) or any(tail.size()[0] for tail in todo.metrics)
     if entry.status is not None and not header.deleted and (grows or not header.ended):

@@ -1,6 +1,7 @@
 """The one retry policy per call: what is asked again, how long to wait, when to give up.
 
-Only :class:`UnreachableError` is asked again: there nothing happened, or asking again does no harm. A write that
+Only :class:`UnreachableError` is asked again: there nothing happened, or asking again does no harm (but for a server
+that was set back: the runs have to be compared with it first). A write that
 may have happened (UncertainError) never is, because the caller has to look at the server first. Waiting between
 runs, and for a server that is down for long, is the affair of the rings further out.
 """

@@ -59,6 +59,10 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     # own word can say that all of it was.
     unsaid = remote.deleted and not entry.clean
     lost = restored or work.doubted or entry.cursor.empty or unsaid
+    # What this process had under way when the server was set back may have come to it, behind a gap.
+    holed = work.doubted and parts.restored.is_set() and entry.source_id in parts.written
+    if holed:
+        remote = replace(remote, tags={key: value for key, value in remote.tags.items() if key != tags.CURSOR})
     expected = sum(tail.size()[0] for tail in delta.metrics)
     if lost:
         delta = _recover(work, remote, parts, server_knows=restored or work.doubted)
@@ -67,7 +71,7 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         delta = _reopen(work, lacking)
     gaps = tuple(_without_known(t, remote, parts) for t in delta.metrics if f"metric:{t.key}" in lacking)
     if lacking or lost or restarted or not entry.clean or said != entry.server_cursor:
-        unsent = _unsent_exactly if parts.destination.keeps_repeats else _unsent
+        unsent = _unsent_exactly if parts.destination.keeps_repeats else _gapless if holed else _unsent
         delta = replace(delta, metrics=tuple(t for t in delta.metrics if f"metric:{t.key}" not in lacking))
         others = (t for t in unsent(work, delta, remote, parts) if f"metric:{t.key}" not in lacking)
         delta = replace(delta, metrics=(*gaps, *others))
@@ -105,6 +109,10 @@ def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricT
     key = parts.destination.legal_key(tail.key)
     history = parts.destination.history(remote.run_id, key) if key in remote.latest else ()
     return Lacking(tail, PointSet(history))
+
+
+def _gapless(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:  # noqa: ARG001
+    return tuple(_without_known(tail, remote, parts) for tail in delta.metrics)
 
 
 def _unsent(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:

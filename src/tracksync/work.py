@@ -50,6 +50,8 @@ class Parts:
     turn: float = math.inf
     #: set when a run shows that the server was restored from a backup: then every run is compared once
     restored: threading.Event = field(default_factory=threading.Event)
+    #: ids of the runs to which this process has written
+    written: set[str] = field(default_factory=set)
     #: source id -> what a comparison found missing or damaged on the server, named as held items are ("metric:loss"),
     #: or by the field ("end", "name", "parent"): goes again whatever the ledger says
     lacking: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -196,7 +198,8 @@ class Work:
 
     def doubt(self) -> None:
         """Have the run compared before anything more is written: the server may hold less than it acknowledged."""
-        self.verified, self.doubted, self.read_ahead, self.missed = False, True, None, -math.inf
+        self.verified, self.doubted, self.read_ahead, self.missed, self.fresh = False, True, None, -math.inf, False
+        self.models, self.measured, self.absent = {}, {}, {}
 
     def look_before(self, parts: Parts) -> None:
         """Note what the run looks like before it is read; what was read before that counts no more."""

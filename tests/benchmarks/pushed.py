@@ -9,10 +9,10 @@ import threading
 import time
 from contextlib import redirect_stdout
 
-from tracksync.cli import FEW_THREADS
+from tracksync.cli import ENVIRONMENT
 from tracksync.cli import main as command_line
 
-os.environ |= FEW_THREADS | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+os.environ |= ENVIRONMENT | {"MLFLOW_DISABLE_TELEMETRY": "true"}
 
 from mlflow.utils import credentials, rest_utils  # noqa: F401 -- the start-up
 

@@ -31,11 +31,13 @@ COMMANDS = {
 }
 
 #: What MLflow's client imports starts a thread for each core of the host, and another one; nothing is computed here.
-FEW_THREADS = {
+#: And it keeps ten connections, where there are more threads that send.
+ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "MLFLOW_HTTP_POOL_MAXSIZE": "16",
 }
 #: What that client looks for along ``sys.path``, six times a request, to find out whether it runs in a notebook.
 NOTEBOOK = ("IPython", "pyspark")
@@ -91,7 +93,7 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log details to stderr; show tracebacks of unexpected errors.")
 def main(*, verbose: bool) -> None:
     """Carry MLflow runs that were logged offline to a remote MLflow server: once, complete, live."""
-    for name, value in FEW_THREADS.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in NOTEBOOK:
         if importlib.util.find_spec(name) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
 from tracksync.mlflow_server.client import host_credentials, load
 from tracksync.mlflow_server.failures import failure
+from tracksync.mlflow_server.line import Line
 from tracksync.mlflow_server.pace import Pace
 from tracksync.mlflow_server.reply import Reply, refusal
 from tracksync.mlflow_server.request import Body, Request
@@ -77,9 +79,15 @@ class Http:
         self._seconds = attempts_seconds
         self._sleep, self._bandwidth = sleep, bandwidth
         self._pace = Pace(MOST_WRITES, sleep)
-        self._witness = witness
+        self._witness, self._line = witness, Line(self.address)
         #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
         self._asked: tuple[UnreachableError, float] | None = None
+
+    def impatient(self) -> Http:
+        """The same, but for trying again."""
+        once = copy.copy(self)
+        once._seconds = 0.0  # noqa: SLF001 -- a copy of our own
+        return once
 
     def call(
         self,
@@ -120,9 +128,11 @@ class Http:
             token = self._token() if self._token else None
             # Questions go out at once: they are few, and whoever asks holds up others.
             write = request.own and isinstance(data, bytes)
-            if write:
-                self._witness.admit()
             with self._pace.turn(len(data or b"")) if write else nullcontext():
+                if isinstance(data, bytes) and self._bandwidth is not None:
+                    self._bandwidth.take(len(data), self._sleep)
+                if write:
+                    self._witness.admit()
                 reply = self._answer(request, data, token)
             if reply.status == 401 and token is not None and (newer := self._newer(token)) != token:
                 # The token was replaced, or ended, while the request was under way.
@@ -139,7 +149,7 @@ class Http:
         return self._token.renew(refused) if isinstance(self._token, Renewable) else self._token()
 
     def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
-        busy = False
+        asked, busy = self._witness.now, False
         try:
             response, content = self._send(request, data, token, self._content)
             busy = response.status_code == 429
@@ -148,7 +158,7 @@ class Http:
             )
         except (UnreachableError, UncertainError):
             if not busy:
-                self._witness.lapse()
+                self._witness.lapse(asked)
             raise
 
     def digest(self, endpoint: str, params: Mapping[str, str]) -> str:
@@ -206,8 +216,6 @@ class Http:
         """Send once; ``take`` reads the body of the answer."""
         outer = sys.exception()
         connecting = CONNECT_TIMEOUT
-        if isinstance(data, bytes) and self._bandwidth is not None:
-            self._bandwidth.take(len(data), self._sleep)
         if data is not None and not isinstance(data, bytes):
             data.rewind()
             connecting = STALL_TIMEOUT
@@ -229,6 +237,7 @@ class Http:
                 stream=True,
                 **self._auth(),
             )
+            self._line.answered(response)
             with response:
                 taken = take(response)
         except Exception as error:  # MLflow wraps whatever requests, urllib3 and plug-ins raise
@@ -265,11 +274,7 @@ class Http:
         headers = {}
         if data is not None:
             headers["Content-Type"] = "application/json" if isinstance(data, bytes) else "application/octet-stream"
-        if self.address.startswith("http:"):
-            # A bare uvicorn with several workers takes 43 ms longer on a kept connection (Nagle), and one that the
-            # server is just closing would make a write uncertain; without TLS a new connection costs next to nothing.
-            headers["Connection"] = "close"
-        return headers
+        return headers | self._line.headers()
 
     def _credentials(self, token: str | None) -> MlflowHostCreds:
         credentials = host_credentials(self.address)

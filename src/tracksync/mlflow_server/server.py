@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from tracksync.mlflow_server.witness import Witness, holds_point
 from tracksync.model import INT64, DatasetInput, Point, RunStatus
 from tracksync.modelport import LoggedModels
 from tracksync.rows import Rows
+from tracksync.servercursor import behind
 from tracksync.spread import ALONE, Crew
 from tracksync.tags import CURSOR
 
@@ -53,7 +55,7 @@ class MlflowServer:
         sleep: Callable[[float], None] = time.sleep,
         bandwidth: Bandwidth | None = None,
     ) -> None:
-        self._witness = Witness(self.get_run)
+        self._witness = Witness(self._impatient)
         self._http = Http(address, token, attempts_seconds, sleep, bandwidth, self._witness)
         self._experiments = Experiments(self._http)
         self._models = ServerModels(self._http)
@@ -117,10 +119,15 @@ class MlflowServer:
         """Whether it does not hold any more what it acknowledged last, see :class:`Witness`."""
         return self._witness.set_back
 
-    def distrust(self) -> None:
-        """Forget what is known of the server: it was away, and may have come back from a backup."""
+    def distrust(self) -> bool:
+        """Forget what is known of the server: it may be back from a backup. Returns whether it has shown that."""
         self._experiments.forget_all()
-        self._witness.forgive()
+        return self._witness.forgive()
+
+    def _impatient(self) -> MlflowServer:
+        once = copy.copy(self)
+        once._http = self._http.impatient()  # noqa: SLF001 -- a copy of our own
+        return once
 
     def experiment_tags(self, experiment_id: str) -> dict[str, str]:
         """The tags of an experiment."""
@@ -216,18 +223,18 @@ class MlflowServer:
         if not reply.ok:
             raise self._http.refused(reply, run_id)
         # All points are kept until the next ones, and taken apart only when they are asked for.
-        self._witness.took(run_id, lambda there: holds_point(there, *list(points)[-1], self.history))
+        self._witness.took(run_id, lambda there, histories: holds_point(there, *list(points)[-1], histories))
 
     def log_params(self, run_id: str, params: Sequence[tuple[str, str]]) -> None:
         """Log params; repeating the same value does no harm, another one is refused with all of the request."""
         self._post("/runs/log-batch", run_id, params=wire.text_items(params))
-        self._witness.took(run_id, lambda there: params[-1][0] in there.params)
+        self._witness.took(run_id, lambda there, _: params[-1][0] in there.params)
 
     def set_tags(self, run_id: str, tags: Sequence[tuple[str, str]]) -> None:
         """Set tags; the last value stays."""
         self._post("/runs/log-batch", run_id, tags=wire.text_items(tags))
         if (told := dict(tags).get(CURSOR)) is not None:  # others are anybody's to change
-            self._witness.took(run_id, lambda there: there.tags.get(CURSOR) == told)
+            self._witness.took(run_id, lambda there, _: not behind(told, there))
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Remove a tag; no error when it is not there."""

@@ -7,33 +7,73 @@ written before it was made. So it is enough to ask for what was acknowledged las
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterable
+from collections import defaultdict, deque
+from collections.abc import Callable, Container, Iterable
+from functools import cache
+from typing import Protocol, TypeAlias
 
 from tracksync.destination import RemoteRun
-from tracksync.errors import HeldError, SetBackError
+from tracksync.errors import SetBackError, TracksyncError, UnreachableError
 from tracksync.model import Point, comparable
+from tracksync.pointset import PointSet
+
+#: The points that a server holds of a run's key.
+Histories: TypeAlias = Callable[[str, str], Container[Point]]
+#: Whether a run on the server has what was acknowledged.
+Holds: TypeAlias = Callable[[RemoteRun, Histories], bool]
+#: What is remembered: more than is acknowledged while one request is under way, as a rule.
+MOST = 32
+
+
+class Asks(Protocol):
+    """The server, asked once each time: whoever waits for the answer tries again himself."""
+
+    def get_run(self, run_id: str) -> RemoteRun:
+        """One run."""
+
+    def history(self, run_id: str, key: str) -> Iterable[Point]:
+        """Every point of one key."""
+
+    def probe(self) -> str:
+        """Whether it answers at all."""
 
 
 class Witness:
-    """Remembers what was acknowledged last, and asks for it with ``get_run``. Safe to share between threads."""
+    """Remembers what was acknowledged last, and asks ``server()`` for it. Safe to share between threads.
 
-    def __init__(self, get_run: Callable[[str], RemoteRun]) -> None:
-        self._get_run = get_run
+    A request that fails may have waited for long. Meanwhile others may have been acknowledged by the server as it was,
+    and some by the server that was set back, where they prove nothing: so all of that is asked for, and what was
+    acknowledged last before that request.
+    """
+
+    def __init__(self, server: Callable[[], Asks]) -> None:
+        self._server = server
         self._lock, self._asking = threading.Lock(), threading.Lock()
-        #: how often the server gave no answer, and up to which time it has held what it acknowledged
-        self._lapses = self._past = 0
-        self._last: tuple[str, Callable[[RemoteRun], bool]] | None = None
-        #: whether it did not
+        #: how often the server gave no answer, and up to which time it has proved to hold what it acknowledged
+        self._lapses = self._proven = 0
+        #: the last things that it acknowledged, numbered, and the number from which on they are in doubt
+        self._told: deque[tuple[int, str, Holds]] = deque(maxlen=MOST)
+        self._count, self._since = 0, math.inf
+        #: whether it does not hold them
         self.set_back = False
 
-    def took(self, run_id: str, holds: Callable[[RemoteRun], bool] = lambda _: True) -> None:
-        """The server has acknowledged something of a run; ``holds`` tells whether a run has it."""
-        self._last = run_id, holds
+    @property
+    def now(self) -> int:
+        """A moment, for :meth:`lapse`."""
+        return self._count
 
-    def lapse(self) -> None:
-        """The server has given no answer."""
+    def took(self, run_id: str, holds: Holds = lambda _run, _histories: True) -> None:
+        """The server has acknowledged something of a run."""
         with self._lock:
+            self._count += 1
+            self._told.append((self._count, run_id, holds))
+
+    def lapse(self, asked: int) -> None:
+        """The server has given no answer to what it was asked at the moment ``asked``."""
+        with self._lock:
+            self._since = min(self._since, asked)
             self._lapses += 1
 
     def admit(self) -> None:
@@ -41,37 +81,52 @@ class Witness:
 
         Raises:
             SetBackError: it has been.
-            UnreachableError, ConfigError: as ``get_run`` raises them.
+            UnreachableError: it gives no answer.
         """
-        if self._past == self._lapses and not self.set_back:
+        if self._proven == self._lapses and not self.set_back:
             return
         with self._asking:
             lapses = self._lapses
-            if self._past != lapses and not self.set_back:
+            if self._proven != lapses and not self.set_back:
                 self.set_back = not self._held()
             if self.set_back:
-                raise SetBackError("the server was restored from a backup", "push again: every run is compared with it")
-            self._past = lapses
+                raise SetBackError("the server was restored from a backup", "`tracksync verify --repair` compares all")
+            with self._lock:
+                self._proven = lapses
+                if lapses == self._lapses:
+                    self._since = math.inf
 
     def _held(self) -> bool:
-        if self._last is None:
-            return True
-        run_id, holds = self._last
+        with self._lock:
+            doubted = defaultdict[str, list[Holds]](list)
+            for number, run_id, holds in self._told:
+                if number >= self._since:
+                    doubted[run_id].append(holds)
+        server = self._server()
+        histories = cache(lambda run_id, key: PointSet(server.history(run_id, key)))
         try:
-            return holds(self._get_run(run_id))
-        except HeldError:  # it has no such run
+            for run_id, all_of_it in doubted.items():
+                run = server.get_run(run_id)
+                if not all(holds(run, histories) for holds in all_of_it):
+                    return False
+        except UnreachableError:
+            server.probe()  # it answers, only this question it does not: that proves nothing, and must not stop us
             return False
+        except TracksyncError:  # it has no such run, or does not give it to us any more
+            return False
+        return True
 
-    def forgive(self) -> None:
-        """Let writes pass again: whoever writes compares the runs with the server before."""
-        with self._asking:
-            if self.set_back:
-                self.set_back, self._last, self._past = False, None, self._lapses
+    def forgive(self) -> bool:
+        """Let writes pass again, for whoever writes compares the runs before; returns whether it was set back."""
+        with self._asking, self._lock:
+            was, self.set_back = self.set_back, False
+            if was:
+                self._told.clear()
+                self._proven, self._since = self._lapses, math.inf
+            return was
 
 
-def holds_point(run: RemoteRun, key: str, point: Point, history: Callable[[str, str], Iterable[Point]]) -> bool:
-    """Whether a run has a point; where the key's latest is another one, its ``history`` is looked through."""
-    latest, wanted = run.latest.get(key), comparable(point)
-    if latest is None or comparable(latest) == wanted:
-        return latest is not None
-    return any(comparable(there) == wanted for there in history(run.run_id, key))
+def holds_point(run: RemoteRun, key: str, point: Point, histories: Histories) -> bool:
+    """Whether a run has a point; where the key's latest is another one, its history is looked through."""
+    latest = run.latest.get(key)
+    return latest is not None and (comparable(latest) == comparable(point) or point in histories(run.run_id, key))

@@ -1,0 +1,40 @@
+"""Whether connections to a server are kept from one request to the next.
+
+With TLS they are. Without it a new one costs a round trip, which is next to nothing where the server is near. There a
+kept one is dearer: with a bare uvicorn of several workers it stays with the one that it got, and one that the server is
+just closing makes a write uncertain. Far away, the round trip counts.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import requests
+
+#: Seconds: a server that has never answered within this time is far away.
+FAR = 0.02
+
+
+class Line:
+    """The way to one server. Safe to share between threads."""
+
+    def __init__(self, address: str) -> None:
+        self._plain = address.startswith("http:")
+        #: seconds that the quickest answer took
+        self._quickest = math.inf
+
+    def headers(self) -> dict[str, str]:
+        """What a request says of its connection."""
+        return {"Connection": "close"} if self._plain and not FAR < self._quickest < math.inf else {}
+
+    def answered(self, response: requests.Response) -> None:
+        """The head of an answer has come."""
+        self._quickest = min(self._quickest, response.elapsed.total_seconds())
+        sock = getattr(response.raw.connection, "sock", None)
+        if self._plain and sock is not None and hasattr(socket, "TCP_QUICKACK"):
+            # A bare uvicorn with several workers holds the rest back until its first packet is acknowledged (Nagle),
+            # for which Linux would take its time: 40 ms.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
