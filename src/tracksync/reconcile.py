@@ -114,12 +114,18 @@ def _other_run(tail: MetricTail, remote: RemoteRun) -> HeldError:
 
 
 def held_exactly(
-    tails: Iterable[MetricTail], cursor: Cursor, remote: RemoteRun, destination: Destination
+    tails: Iterable[MetricTail],
+    cursor: Cursor,
+    remote: RemoteRun,
+    destination: Destination,
+    *,
+    holed: bool = False,
 ) -> tuple[dict[str, int], dict[str, MetricTail]]:
     """What a server that keeps repeats holds of ``tails``, each read from its very start.
 
     Returns how many of the first points of each key are there; and, by key, what is left of the tails whose points
-    there are not just the first ones. A point that is here twice, and there once, is not all there.
+    there are not just the first ones. A point that is here twice, and there once, is not all there. ``holed``: the
+    latest point does not prove that those before it are there.
 
     Raises:
         HeldError: as :func:`unsent` does.
@@ -129,7 +135,7 @@ def held_exactly(
     for tail in tails:
         key = destination.legal_key(tail.key)
         latest = remote.latest.get(key)
-        count = 0 if latest is None else _by_latest(tail, latest)
+        count = 0 if latest is None else None if holed else _by_latest(tail, latest)
         if count is None:
             count = _leading(tail, destination.history(remote.run_id, key))
         unknown = cursor.get("metrics", tail.key) is None and not tail.restarted

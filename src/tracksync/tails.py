@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from tracksync.model import MetricChunk, MetricTail, Point, comparable
 
@@ -94,18 +94,19 @@ class Rest(_Part):
 
 
 class Lacking(_Part):
-    """Of a tail only the points that the server lacks, wherever they lie."""
+    """Of a tail only the points that the server lacks, wherever they lie; ``held`` asks it, when they are wanted."""
 
     __slots__ = ("_held",)
 
-    def __init__(self, tail: MetricTail, held: Container[Point]) -> None:
+    def __init__(self, tail: MetricTail, held: Callable[[], Container[Point]]) -> None:
         super().__init__(tail)
         self._held = held
 
     def chunks(self, max_points: int) -> Iterator[MetricChunk]:
         """The chunks of the tail without the points that the server holds; all marks stay."""
+        held = self._held()
         for chunk in self._tail.chunks(max_points):
-            yield MetricChunk([point for point in chunk.points if point not in self._held], chunk.mark)
+            yield MetricChunk([point for point in chunk.points if point not in held], chunk.mark)
 
     def size(self) -> tuple[int, int]:
         """How many points and bytes the tail holds at most."""

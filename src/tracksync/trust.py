@@ -15,7 +15,7 @@ from tracksync.destination import RemoteRun
 from tracksync.errors import RemovedError
 from tracksync.model import AllSettled, Cursor, Delta, MetricTail
 from tracksync.pointset import PointSet
-from tracksync.servercursor import behind, fields_on_server
+from tracksync.servercursor import behind, fields_on_server, unproved
 from tracksync.tails import CHUNK, Lacking
 from tracksync.work import Parts, Work
 
@@ -59,10 +59,9 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     # own word can say that all of it was.
     unsaid = remote.deleted and not entry.clean
     lost = restored or work.doubted or entry.cursor.empty or unsaid
-    # What this process had under way when the server was set back may have come to it, behind a gap.
-    holed = work.doubted and parts.restored.is_set() and entry.source_id in parts.written
-    if holed:
-        remote = replace(remote, tags={key: value for key, value in remote.tags.items() if key != tags.CURSOR})
+    holed = _holed(work, parts)
+    if holed and said is not None:
+        remote = replace(remote, tags={**remote.tags, tags.CURSOR: unproved(said)})
     expected = sum(tail.size()[0] for tail in delta.metrics)
     if lost:
         delta = _recover(work, remote, parts, server_knows=restored or work.doubted)
@@ -107,8 +106,16 @@ def _reopen(work: Work, lacking: Collection[str]) -> Delta:
 def _without_known(tail: MetricTail, remote: RemoteRun, parts: Parts) -> MetricTail:
     """The points that are not there, also where a gap lies before points that are."""
     key = parts.destination.legal_key(tail.key)
-    history = parts.destination.history(remote.run_id, key) if key in remote.latest else ()
-    return Lacking(tail, PointSet(history))
+
+    def held() -> PointSet:
+        return PointSet(parts.destination.history(remote.run_id, key) if key in remote.latest else ())
+
+    return Lacking(tail, held)
+
+
+def _holed(work: Work, parts: Parts) -> bool:
+    """Whether there may be gaps: what was under way when the server was set back may have come to it behind one."""
+    return work.doubted and parts.restored.is_set() and work.entry.source_id in parts.written
 
 
 def _gapless(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -> tuple[MetricTail, ...]:  # noqa: ARG001
@@ -135,7 +142,7 @@ def _unsent_exactly(work: Work, delta: Delta, remote: RemoteRun, parts: Parts) -
     start = work.read(Cursor(), AllSettled())
     doubtful = {tail.key for tail in delta.metrics}
     tails = [tail for tail in start.metrics if tail.key in doubtful]
-    known, odd = reconcile.held_exactly(tails, work.entry.cursor, remote, parts.destination)
+    known, odd = reconcile.held_exactly(tails, work.entry.cursor, remote, parts.destination, holed=_holed(work, parts))
     for key in known:
         work.entry.cursor.parts["metrics"].pop(key, None)
     for most in (CHUNK, 1):

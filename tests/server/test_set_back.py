@@ -95,6 +95,7 @@ def busy(handler, seen):
 @pytest.mark.parametrize("request_", ["a batch", "a batch, reset", "the cursor", "the end"])
 def test_what_was_taken_before_goes_again(back, store, settings, request_):
     run = live(store, "one")
+    run.tag("late", "before")
     tracksync.push(store.root, settings=settings)
     back.save()
     for key in ("loss", "acc", "lr"):

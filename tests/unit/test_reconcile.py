@@ -135,6 +135,12 @@ def test_where_repeats_are_kept_points_of_another_run_are_told(there):
     held_exactly([Tail(*points(1, 2, 3))], cursor, server.run(), server)
 
 
+def test_where_there_may_be_gaps_the_latest_point_proves_nothing():
+    server = Held(points(1, 3))
+    known, odd = held_exactly([Tail(*points(1, 2, 3))], Cursor(), server.run(), server, holed=True)
+    assert (known, left(odd["k"])) == ({}, points(2))
+
+
 def test_nothing_is_known_behind_a_cursor_that_is_right():
     server, cursor = Held(points(1, 2, 3)), Cursor()
     cursor.advance([("metrics", "k", 1)])

@@ -149,15 +149,16 @@ class Http:
         return self._token.renew(refused) if isinstance(self._token, Renewable) else self._token()
 
     def _answer(self, request: Request, data: bytes | Body | None, token: str | None) -> Reply:
-        asked, busy = self._witness.now, False
+        asked, answered = self._witness.now, False
         try:
             response, content = self._send(request, data, token, self._content)
-            busy = response.status_code == 429
+            # What the store behind it says of an upload tells nothing of the server.
+            answered = response.status_code == 429 or not (data is None or isinstance(data, bytes))
             return judge(
                 response, content, self.address, request.endpoint, request.again, plain=request.plain, bare=request.bare
             )
         except (UnreachableError, UncertainError):
-            if not busy:
+            if not answered:
                 self._witness.lapse(asked)
             raise
 

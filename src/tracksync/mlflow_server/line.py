@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class Line:
     def answered(self, response: requests.Response) -> None:
         """The head of an answer has come."""
         self._quickest = min(self._quickest, response.elapsed.total_seconds())
-        sock = getattr(response.raw.connection, "sock", None)
+        sock = getattr(getattr(response.raw, "connection", None), "sock", None)
         if self._plain and sock is not None and hasattr(socket, "TCP_QUICKACK"):
             # A bare uvicorn with several workers holds the rest back until its first packet is acknowledged (Nagle),
             # for which Linux would take its time: 40 ms.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            with suppress(OSError):  # closed already, with all of the answer
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Container, Iterable
 from functools import cache
 from typing import Protocol, TypeAlias
 
 from tracksync.destination import RemoteRun
-from tracksync.errors import SetBackError, TracksyncError, UnreachableError
+from tracksync.errors import HeldError, SetBackError, TracksyncError, UnreachableError
 from tracksync.model import Point, comparable
 from tracksync.pointset import PointSet
 
@@ -25,6 +26,9 @@ Histories: TypeAlias = Callable[[str, str], Container[Point]]
 Holds: TypeAlias = Callable[[RemoteRun, Histories], bool]
 #: What is remembered: more than is acknowledged while one request is under way, as a rule.
 MOST = 32
+#: Seconds for which a server that answers other questions may not answer this one. Then it counts as one that was set
+#: back: nothing would be written to it ever again otherwise.
+PATIENCE = 60.0
 
 
 class Asks(Protocol):
@@ -58,6 +62,8 @@ class Witness:
         self._count, self._since = 0, math.inf
         #: whether it does not hold them
         self.set_back = False
+        #: when it first did not answer that (monotonic seconds)
+        self._unanswered: float | None = None
 
     @property
     def now(self) -> int:
@@ -81,20 +87,19 @@ class Witness:
 
         Raises:
             SetBackError: it has been.
-            UnreachableError: it gives no answer.
+            UnreachableError, ConfigError: it gives no answer.
         """
         if self._proven == self._lapses and not self.set_back:
             return
         with self._asking:
-            lapses = self._lapses
+            lapses, count = self._lapses, self._count
             if self._proven != lapses and not self.set_back:
                 self.set_back = not self._held()
             if self.set_back:
                 raise SetBackError("the server was restored from a backup", "`tracksync verify --repair` compares all")
             with self._lock:
                 self._proven = lapses
-                if lapses == self._lapses:
-                    self._since = math.inf
+                self._since = math.inf if lapses == self._lapses else count
 
     def _held(self) -> bool:
         with self._lock:
@@ -103,17 +108,24 @@ class Witness:
                 if number >= self._since:
                     doubted[run_id].append(holds)
         server = self._server()
+        if not doubted:
+            return True
         histories = cache(lambda run_id, key: PointSet(server.history(run_id, key)))
         try:
             for run_id, all_of_it in doubted.items():
                 run = server.get_run(run_id)
                 if not all(holds(run, histories) for holds in all_of_it):
                     return False
-        except UnreachableError:
-            server.probe()  # it answers, only this question it does not: that proves nothing, and must not stop us
+        except HeldError:  # it has no such run
             return False
-        except TracksyncError:  # it has no such run, or does not give it to us any more
-            return False
+        except TracksyncError as error:
+            server.probe()
+            now = time.monotonic()
+            self._unanswered = self._unanswered or now
+            if now - self._unanswered > PATIENCE:
+                return False
+            raise UnreachableError(str(error), error.hint) from error
+        self._unanswered = None
         return True
 
     def forgive(self) -> bool:
@@ -122,6 +134,7 @@ class Witness:
             was, self.set_back = self.set_back, False
             if was:
                 self._told.clear()
+                self._unanswered = None
                 self._proven, self._since = self._lapses, math.inf
             return was
 
