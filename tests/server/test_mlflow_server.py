@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tracksync.errors import HeldError, RefusedError, RemovedError
-from tracksync.mlflow_server import MlflowServer, server
+from tracksync.mlflow_server import MlflowServer, datasets, server
 from tracksync.mlflow_server.naming import limits_of
 from tracksync.mlflow_server.wire import metrics_body
 from tracksync.model import DatasetInput, Point, RunStatus
@@ -117,7 +117,7 @@ def test_a_tag_is_replaced_and_removed_and_may_be_missing(new_run, destination, 
 
 
 def test_datasets_are_linked_once(new_run, destination, client, monkeypatch):
-    monkeypatch.setattr(server, "DATASETS", 2)
+    monkeypatch.setattr(datasets, "MOST", 2)
     run = new_run()
     inputs = [
         DatasetInput(

@@ -222,9 +222,9 @@ class TestDiscover:
         for name in ("stat", "lstat", "open"):
             real = getattr(os, name)
             monkeypatch.setattr(os, name, lambda *a, real=real, **k: stats.append(a) or real(*a, **k))
-        start = time.perf_counter()
+        start = time.process_time()
         assert len(ids(tmp_path)) == 10_001
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1
         assert len(stats) < 10
 
 
