@@ -297,9 +297,10 @@ def test_both_may_be_reached_by_links(store, dest, tmp_path):
     assert f"artifact_uri: {tmp_path}/there/".encode() in copy.read_bytes()
 
 
-def test_a_run_has_not_ended_before_its_datasets_are_there(store, dest, go):
+@pytest.mark.parametrize("what", ["datasets/*/meta.yaml", "tags/team"])
+def test_a_run_has_not_ended_before_what_its_experiment_holds_is_there(store, dest, go, what):
     run = whole(store)
-    (path,) = (run.path.parent / "datasets").rglob("meta.yaml")
+    (path,) = run.path.parent.glob(what)
     in_the_way = dest / path.relative_to(store.root)
     in_the_way.mkdir(parents=True)
     assert list(left(go())) == [str(path.relative_to(store.root))]

@@ -23,7 +23,7 @@ from tracksync.stage.carry import (
     carry_meta,
     carry_whole,
 )
-from tracksync.stage.plan import DATASETS, Item, Phase, Unit
+from tracksync.stage.plan import DATASETS, TAGS, Item, Phase, Unit
 from tracksync.stage.result import Listener
 
 #: Threads. File systems of clusters answer many questions at once, each of them slowly; sites limit threads per user.
@@ -205,18 +205,18 @@ class Copier:
                 self._show(unit)
             found = sizes.get(id(unit), [])
             reached = f"{len(found)} files ({sum(found)} bytes) were not reached"
-            unit.leave(unit.path, f"stopped: {reached if found else 'its models or datasets are not complete'}")
+            unit.leave(unit.path, f"stopped: {reached if found else 'its models or experiment are not complete'}")
 
 
 def _link(units: Sequence[Unit]) -> None:
-    """Have each run wait for what it names and DEST lacks: the models that it made, the datasets of its experiment."""
+    """Have each run wait for what DEST lacks of its models, and of the datasets and tags of its experiment."""
     runs = {unit.path: unit for unit in units if unit.is_run}
     news = [run for run in runs.values() if run.waits or not run.known]
     for unit in units:
         experiment, _, name = unit.path.partition("/")
         if unit.maker in runs and (unit.waits or not unit.known):
             unit.runs = [runs[unit.maker]]
-        elif name == DATASETS and unit.waits:
+        elif name in (DATASETS, TAGS) and unit.waits:
             unit.runs = [run for run in news if run.path.startswith(f"{experiment}/")]
     for run in [run for unit in units for run in unit.runs]:
         run.waits += 1

@@ -34,8 +34,8 @@ _OLD = 60.0
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
 _NO_RUNS = frozenset({"tags", "datasets", "traces", "models"})
 #: What belongs to an experiment and to no run of it.
-DATASETS = "datasets"
-_SHARED = ("tags", DATASETS, "traces")
+DATASETS, TAGS = "datasets", "tags"
+_SHARED = (TAGS, DATASETS, "traces")
 
 
 class Phase(IntEnum):
