@@ -135,7 +135,9 @@ def held_exactly(
     for tail in tails:
         key = destination.legal_key(tail.key)
         latest = remote.latest.get(key)
-        count = 0 if latest is None else None if holed else _by_latest(tail, latest)
+        count: int | None = 0
+        if latest is not None:
+            count = None if holed else _by_latest(tail, latest)
         if count is None:
             count = _leading(tail, destination.history(remote.run_id, key))
         unknown = cursor.get("metrics", tail.key) is None and not tail.restarted

@@ -32,10 +32,10 @@ SETTLE = 2.0
 #: Seconds without a change after which one look is enough; more than the clocks of two hosts differ by.
 _OLD = 60.0
 _EXPERIMENT_ID = re.compile(r"[0-9]+")
-_NO_RUNS = frozenset({"tags", "datasets", "traces", "models"})
 #: What belongs to an experiment and to no run of it.
 DATASETS, TAGS = "datasets", "tags"
 _SHARED = (TAGS, DATASETS, "traces")
+_NO_RUNS = frozenset({*_SHARED, "models"})
 
 
 class Phase(IntEnum):
