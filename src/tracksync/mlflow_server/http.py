@@ -24,7 +24,7 @@ from tracksync.errors import (
 )
 from tracksync.mlflow_server.address import split_address
 from tracksync.mlflow_server.answer import Again, judge
-from tracksync.mlflow_server.client import host_credentials, load
+from tracksync.mlflow_server.client import host_credentials, known_proxies, load
 from tracksync.mlflow_server.failures import failure
 from tracksync.mlflow_server.line import Line
 from tracksync.mlflow_server.pace import Pace
@@ -80,6 +80,7 @@ class Http:
         self._sleep, self._bandwidth = sleep, bandwidth
         self._pace = Pace(MOST_WRITES, sleep)
         self._witness, self._line = witness, Line(self.address)
+        self._proxies = known_proxies(self.address)
         #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
         self._asked: tuple[UnreachableError, float] | None = None
 
@@ -236,6 +237,7 @@ class Http:
                 # In pieces, each with its own time: whole, a batch would have to be on the wire within one timeout.
                 data=io.BytesIO(data) if isinstance(data, bytes) and data else data,
                 stream=True,
+                proxies=self._proxies,
                 **self._auth(),
             )
             self._line.answered(response)
