@@ -6,7 +6,7 @@
 #   make lint types imports        style, types, direction of imports
 #   make test-kills  tracksync killed hundreds of times; writes tests/faults/RESULTS.md
 #   make test-matrix stores of six MLflow versions, four servers, two clients: all; leaves tests/matrix/RESULTS.md
-#   make bench       how near to what a server takes, beside other tools; BENCH_SCALE=1 whole; tests/benchmarks/RESULTS.md
+#   make bench       how near to what a server takes, beside other tools: 40 minutes; BENCH_SCALE=1 whole; tests/benchmarks/RESULTS.md
 #   make test-slurm  the backfill on a real Slurm, whole; leaves tests/slurm/RESULTS.md
 #   make test-pythons  with Python 3.11 to 3.13, and with the oldest dependencies; half an hour
 #   make release     what a release would be: built, checked, installed; publishes nothing

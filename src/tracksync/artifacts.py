@@ -22,6 +22,8 @@ from tracksync.shares import Share
 
 #: Bytes of a small file. Its upload is soon over, so that it may use any thread that is free.
 SMALL = 1 << 20
+#: Bytes that are sent at a time where the bandwidth is limited: the pauses between larger ones would be long.
+LIMITED_PIECE = 1 << 14
 #: While its run is live, a file goes again no sooner than this many times the duration of its last upload.
 RESEND_FACTOR = 10
 #: Seconds before a file that changed while it was sent is tried again.
@@ -200,10 +202,10 @@ class _Stream:
         self._file, self._stopping = file, stopping
         self._bandwidth, self._size = bandwidth, size
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         if self._stopping.is_set():
             raise InterruptedError("stopped")
-        data = self._file.read(size)
+        data = self._file.read(size if self._bandwidth is None else min(size, LIMITED_PIECE))
         self._pay(len(data))
         return data
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from tracksync import binding, lineage, tags
 from tracksync.adoption import agrees, strangers, take_over
 from tracksync.conventions import Convention
+from tracksync.destination import RemoteRun
 from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError, UncertainError
 from tracksync.fitting import fit
 from tracksync.lease import Leases
@@ -48,6 +49,8 @@ class Binder:
     ) -> None:
         self._parts, self._leases, self._parents, self._works = parts, leases, parents, works
         self._conventions = conventions
+        #: the children on the server that waited for their parents when runs had just been made
+        self._waiting: Sequence[RemoteRun] | None = None
 
     def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
         """The run as one that needs its counterpart on the server."""
@@ -69,14 +72,26 @@ class Binder:
 
     def find(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
         """Find or make the counterparts of the runs that have none yet, or whose create was not looked at twice."""
+        self._waiting = None
         unsure = self.look_up((work, delta) for work, delta in hands if _unsure(work))
         for candidate in unsure.values():
             if candidate.stranger:
                 self._take_over(candidate)
         missing = [c for c in unsure.values() if c.remote is None and c.error is None]
         if missing:
-            binding.create(self._parts.destination, self._parts.ledger, missing, self._spread, self._parts.crew)
+            made = binding.create(self._parts.destination, self._parts.ledger, missing, self._spread)
+            self._look_again(made)
         return unsure
+
+    def _look_again(self, made: Sequence[binding.Candidate]) -> None:
+        """Find what came of some creates, and who waited for them: at once, for far away each costs round trips."""
+        destination, crew = self._parts.destination, self._parts.crew
+
+        def find_waiting() -> None:
+            self._waiting = destination.find_children_waiting()
+
+        if made:
+            crew.each(lambda ask: ask(), (lambda: binding.look_up(destination, made, crew), find_waiting))
 
     def look_up(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
         """Find the counterparts that the server has, without writing anything there."""
@@ -172,7 +187,7 @@ class Binder:
 
     def heal(self, new: Sequence[Work]) -> None:
         """Link the children on the server that wait for one of the runs in ``new``, and record it."""
-        for source_id, parent in self._parents.heal([work.entry for work in new]).items():
+        for source_id, parent in self._parents.heal([work.entry for work in new], self._waiting).items():
             work = self._works.get(source_id)
             if work is not None:
                 lineage.linked(work.entry, parent)

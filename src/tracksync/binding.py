@@ -125,9 +125,9 @@ def meet(candidate: Candidate, stranger: RemoteRun) -> None:
 
 
 def create(
-    destination: Destination, ledger: Ledger, candidates: Sequence[Candidate], spread: Spread, crew: Crew
-) -> None:
-    """Make the runs that the server does not know, then look again, in bulk.
+    destination: Destination, ledger: Ledger, candidates: Sequence[Candidate], spread: Spread
+) -> list[Candidate]:
+    """Make the runs that the server does not know; returns those that are to be looked up again, made or perhaps made.
 
     ``spread`` calls a function for each candidate, some of them at a time.
     """
@@ -147,7 +147,7 @@ def create(
             candidate.error = error
 
     spread(make, candidates)
-    look_up(destination, made, crew)
+    return made
 
 
 def _creatable(destination: Destination, candidate: Candidate, own: Collection[str]) -> None:

@@ -139,15 +139,20 @@ class Parents:
         """Seconds for which a run that the server did not know is not asked for again."""
         return self._absent_until.get(source_id, 0.0) - time.monotonic()
 
-    def heal(self, new: Iterable[Entry]) -> dict[str, str]:
+    def heal(self, new: Iterable[Entry], waiting: Sequence[RemoteRun] | None) -> dict[str, str]:
         """Link the children on the server that wait for one of the runs in ``new``.
 
-        The children may have been pushed from another state directory, days ago. Returns the children's source ids
-        with their parent's id on the server.
+        The children may have been pushed from another state directory, days ago. ``waiting`` are those that waited once
+        the runs were there; None: not asked yet.
+
+        Returns:
+            The children's source ids with their parent's id on the server.
         """
         parents = {entry.source_id: entry.run_id for entry in new if entry.run_id}
         healed: dict[str, str] = {}
-        for child in self._destination.find_children_waiting() if parents else ():
+        if parents and waiting is None:
+            waiting = self._destination.find_children_waiting()
+        for child in waiting or ():
             parent = parents.get(child.tags.get(tags.PARENT_PENDING, ""))
             if parent is None or child.deleted or parent == child.run_id:
                 continue

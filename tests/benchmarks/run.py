@@ -89,12 +89,19 @@ def files(url):
         )
         with store(workloads.large_file) as (root, amount):
             (path,) = root.glob("*/*/artifacts/model.ckpt")
-            put = f"{far}/api/2.0/mlflow-artifacts/artifacts/bench/large.ckpt"
-            curl = parties.timed(["curl", "-fsS", "-T", path, put])
+            curl = ["curl", "-fsS", "-T", path, f"{far}/api/2.0/mlflow-artifacts/artifacts/bench/large.ckpt"]
+            parties.timed(curl)  # the memory that the first one fills costs a virtual machine twice the time
             cat = parties.timed(["cat", path])
-            ours = pushed(root, far)
+            theirs, large = [], []
+            for turn in range(REPEATS):
+                if turn % 2:
+                    theirs.append(parties.timed(curl))
+                large.append(push_new(workloads.large_file, far))
+                if not turn % 2:
+                    theirs.append(parties.timed(curl))
+        ours = middle(large)
         label = f"C, one file of {amount / 1e6:,.0f} MB, 40 ms away (cat: {cat:.2g} s)"
-        BOOK.line(label, curl / ours["seconds"], "times curl", ours)
+        BOOK.line(label, statistics.median(theirs) / ours["seconds"], "times curl", ours)
 
 
 def memory(url):

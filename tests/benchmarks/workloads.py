@@ -5,7 +5,7 @@ import os
 
 from rawstore import START, RawStore, write
 
-#: 1 is the whole size.
+#: 1 is the whole size. A and C are always whole: smaller, they would measure how a push begins and ends.
 SCALE = float(os.environ.get("BENCH_SCALE", "0.1"))
 
 
@@ -20,9 +20,8 @@ def lines(count, seed=0, first=0):
 
 def one_long_run(root):
     """A: one run, 50 keys of 2,000 points."""
-    count = scaled(2000, 100)
-    RawStore(root).run("bench a", metrics={f"layer/{key}/loss": lines(count, key) for key in range(50)})
-    return 50 * count
+    RawStore(root).run("bench a", metrics={f"layer/{key}/loss": lines(2000, key) for key in range(50)})
+    return 50 * 2000
 
 
 def many_runs(root):
@@ -41,20 +40,18 @@ def many_runs(root):
 
 def small_files(root):
     """C: one run with 1,000 artifacts of 2 kB."""
-    count = scaled(1000, 50)
-    content = {f"plots/{number % 20}/{number}.bin": os.urandom(2000) for number in range(count)}
+    content = {f"plots/{number % 20}/{number}.bin": os.urandom(2000) for number in range(1000)}
     RawStore(root).run("bench c", artifacts=content)
-    return count
+    return len(content)
 
 
 def large_file(root):
     """C: one run with an artifact of 2 GB."""
-    megabytes = scaled(2000, 20)
     run = RawStore(root).run("bench c large", artifacts={"model.ckpt": ""})
     with (run.path / "artifacts/model.ckpt").open("wb") as file:
-        for number in range(megabytes):
+        for number in range(2000):
             file.write(hashlib.sha256(b"%d" % number).digest() * 31250)
-    return megabytes * 1_000_000
+    return 2_000_000_000
 
 
 def points(root, count):

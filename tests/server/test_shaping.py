@@ -339,15 +339,16 @@ def test_all_that_is_sent_counts_for_the_limit(server, store, experiment_name):
     store.run(experiment_name, metrics={"loss": points(2000)}, artifacts={"a.bin": b"a" * 300_000})
 
     class Counting(Bandwidth):
-        taken = 0
+        taken = times = 0
 
         def take(self, size, sleep):
-            self.taken += size
+            self.taken, self.times = self.taken + size, self.times + 1
             super().take(size, sleep)
 
     limit = Counting(10**9)
     assert push([store.root], settings=Settings(to=server.url, settle=0.05, bandwidth=limit)).exit_code == 0
     assert 300_000 + 2000 * 40 < limit.taken < 700_000
+    assert limit.times > 300_000 / (1 << 14)  # in small pieces, or the pauses between them would be long
 
 
 def test_a_watch_follows_what_the_filters_leave_and_sees_a_run_pass_them(server, store, experiment_name):

@@ -21,8 +21,8 @@ from tracksync.mlflow_server.wire import listed
 #: Seconds: the store behind the proxy may take minutes to take in what has been uploaded already.
 UPLOAD_TIMEOUT = 900.0
 
-#: Bytes that are read at a time where nobody says how many.
-PIECE = 65536
+#: Bytes that are sent at a time. With the 16 kB of urllib3 an upload takes half as much CPU time again.
+PIECE = 1 << 16
 
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 
@@ -59,13 +59,15 @@ class Upload:
         self._left, self.failed = self._size - offset, None
 
     def __iter__(self) -> Iterator[bytes]:
-        """The rest in pieces; requests takes only what can be iterated over for a stream that can start over."""
-        return iter(lambda: self.read(PIECE), b"")
+        """The rest in pieces, up to the promised number of bytes.
 
-    def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes; the end after the promised number of bytes."""
+        There is no ``read``: where there is one, urllib3 says how much it reads.
+        """
+        return iter(self._piece, b"")
+
+    def _piece(self) -> bytes:
         try:
-            data = self._stream.read(self._left if size < 0 else min(size, self._left))
+            data = self._stream.read(min(PIECE, self._left))
         except OSError as error:  # kept, or it would pass for one of the connection
             self.failed = error
             raise

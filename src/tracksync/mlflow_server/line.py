@@ -28,8 +28,8 @@ class Line:
         self._quickest = math.inf
 
     def headers(self) -> dict[str, str]:
-        """What a request says of its connection."""
-        return {"Connection": "close"} if self._plain and not FAR < self._quickest < math.inf else {}
+        """What a request says of its connection. The first one cannot know, and what follows it is a question too."""
+        return {"Connection": "close"} if self._plain and self._quickest <= FAR else {}
 
     def answered(self, response: requests.Response) -> None:
         """The head of an answer has come."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,8 +20,8 @@ class Body(Protocol):
     def rewind(self) -> None:
         """Start over, for another attempt."""
 
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+    def __iter__(self) -> Iterator[bytes]:
+        """What is left, in pieces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
