@@ -84,7 +84,10 @@ class Binder:
         return unsure
 
     def _look_again(self, made: Sequence[binding.Candidate]) -> None:
-        """Find what came of some creates, and who waited for them: at once, for far away each costs round trips."""
+        """Find what came of some creates, and who waited for them: at once, for far away each costs round trips.
+
+        Who comes to wait meanwhile is found by the second look that each create gets.
+        """
         destination, crew = self._parts.destination, self._parts.crew
 
         def find_waiting() -> None:

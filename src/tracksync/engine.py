@@ -203,6 +203,7 @@ class Engine:
     def distrust(self) -> None:
         """The server was away, and may have come back from a backup: compare each run with it before writing on."""
         self._outage = True
+        self.intake.experiment_tags.forget()
         if self.destination.distrust():
             self.parts.restored.set()
         for work in self.works.values():

@@ -47,11 +47,16 @@ class ExperimentTags:
         for told_by, (entry, values) in self._seen.items():
             if entry.experiment_id is None or self._told.get((entry.experiment_id, told_by)) == values:
                 continue
-            self._told[entry.experiment_id, told_by] = dict(values)
             try:
                 self._tell(entry.experiment_id, told_by, values)
             except (RefusedError, HeldError) as error:
                 self._parts.remark(f"the tags of experiment {entry.experiment!r} cannot be read there: {error}")
+            # Only now: what a server that went away did not take is told when it is back.
+            self._told[entry.experiment_id, told_by] = dict(values)
+
+    def forget(self) -> None:
+        """Compare all with the server again: it may be back from a backup."""
+        self._told.clear()
 
     def _tell(self, experiment_id: str, told_by: str, values: Mapping[str, str]) -> None:
         destination = self._parts.destination

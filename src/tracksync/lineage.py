@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
@@ -9,9 +10,12 @@ from tracksync import binding, tags
 from tracksync.adoption import strangers
 from tracksync.conventions import Convention
 from tracksync.destination import Destination, RemoteRun
+from tracksync.errors import HeldError, RefusedError, RemovedError
 from tracksync.ledger import Entry, Ledger
 from tracksync.spread import ALONE, Crew
 from tracksync.work import Work
+
+log = logging.getLogger("tracksync")
 
 #: A chain of parents longer than this is taken for a cycle.
 DEEPEST = 1000
@@ -154,13 +158,22 @@ class Parents:
             waiting = self._destination.find_children_waiting()
         for child in waiting or ():
             parent = parents.get(child.tags.get(tags.PARENT_PENDING, ""))
-            if parent is None or child.deleted or parent == child.run_id:
-                continue
-            if tags.PARENT not in child.tags:  # else a person has linked it meanwhile
-                self._destination.set_tags(child.run_id, [(tags.PARENT, parent)])
-            self._destination.delete_tag(child.run_id, tags.PARENT_PENDING)
-            healed[child.tags.get(tags.SOURCE_RUN_ID, "")] = parent
+            try:
+                if parent is not None and parent != child.run_id and self._link(child.run_id, parent):
+                    healed[child.tags.get(tags.SOURCE_RUN_ID, "")] = parent
+            except (HeldError, RefusedError, RemovedError) as error:  # the child's affair: it goes on waiting
+                log.info("child %(run)s is not linked: %(why)s", {"run": child.run_id, "why": error})
         return healed
+
+    def _link(self, child: str, parent: str) -> bool:
+        """Link a child, by their ids on the server, unless it waits no longer: it is anybody's to change."""
+        now = self._destination.get_run(child)
+        if now.deleted or tags.PARENT_PENDING not in now.tags:
+            return False
+        if tags.PARENT not in now.tags:  # else a person has linked it meanwhile
+            self._destination.set_tags(child, [(tags.PARENT, parent)])
+        self._destination.delete_tag(child, tags.PARENT_PENDING)
+        return True
 
     def _known(self, parent: str) -> str | None:
         entry = self._entry(parent)

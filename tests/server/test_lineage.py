@@ -107,6 +107,32 @@ def test_a_parent_pushed_later_from_another_state_directory_heals_the_link(
     assert not [note for run in report.runs for note in run.notes if "pending" in note]
 
 
+@pytest.mark.parametrize("request_", ["runs/get", "log-batch"])
+def test_a_child_that_is_deleted_on_the_server_just_then_holds_up_nothing(
+    server, proxy, store, settings, experiment_name, request_
+):
+    parent = store.run(experiment_name, name="parent")
+    child = store.run(experiment_name, name="child", parent=parent)
+    other = store.run(experiment_name, name="other child", parent=parent)
+    for run in (child, other):
+        run.end()
+        tracksync.push([run.path], settings=settings)
+    remote, deleted = counterpart(server.url, child.id).info.run_id, []
+
+    def delete(seen):
+        if remote in seen.path + seen.body.decode() and not deleted:
+            deleted.append(remote)
+            client_of(server.url).delete_run(remote)
+
+    proxy.call(request_, delete, times=None)
+    parent.end()
+    report = tracksync.push([parent.path], settings=replace(settings, to=proxy.url))
+    assert report.count(State.DONE) == 1
+    assert linked(server, other, parent)
+    assert deleted
+    assert PARENT not in client_of(server.url).get_run(remote).data.tags
+
+
 def test_a_parent_that_was_adopted_after_a_lost_ledger_heals_too(server, store, settings, experiment_name, tmp_path):
     parent = store.run(experiment_name, name="parent")
     tracksync.push([parent.path], settings=settings)

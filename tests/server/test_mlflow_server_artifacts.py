@@ -1,11 +1,15 @@
 """Artifacts arrive whole, under their paths, or not at all."""
 
 import dataclasses
+import hashlib
 import io
 import os
 from pathlib import Path
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from servers import MlflowServerProcess, require_mlflow
 from tracksync.errors import HeldError, NotSettledError, RefusedError
@@ -116,6 +120,34 @@ def test_an_upload_reads_no_more_than_it_promised():
     assert (len(upload), list(upload), list(upload)) == (4, [b"0123"], [])
     upload.rewind()
     assert list(upload) == [b"0123"]
+
+
+def test_an_upload_can_be_signed_by_who_reads_it_first():
+    content = os.urandom(3_000_000)
+    upload = Upload(io.BytesIO(content), len(content), "p")
+    request = AWSRequest("PUT", "http://mlflow.example.org/a", data=upload)
+    signer = SigV4Auth(Credentials("key", "secret"), "execute-api", "eu-central-1")
+    assert signer.payload(request) == hashlib.sha256(content).hexdigest()
+    assert b"".join(upload) == content
+
+
+def test_who_signs_with_sigv4_sends_all_but_uploads(make_proxy, server, experiment_name, monkeypatch):
+    for name, value in {
+        "MLFLOW_TRACKING_AWS_SIGV4": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    proxy = make_proxy(server.url)
+    destination = MlflowServer(proxy.url)
+    experiment = destination.ensure_experiment(experiment_name, "1")
+    run = destination.create_run(experiment, name="a run", user="somebody", start_time=1_600_000_000_123, tags={})
+    destination.log_params(run.run_id, [("lr", "1")])
+    assert destination.get_run(run.run_id).params == {"lr": "1"}
+    assert all(seen.headers["Authorization"].startswith("AWS4-HMAC-SHA256") for seen in proxy.requests)
+    with pytest.raises(HeldError, match="MLFLOW_TRACKING_AWS_SIGV4"):
+        destination.put_artifact(run, "a.txt", io.BytesIO(b"a"), 1)
 
 
 def test_an_upload_goes_in_few_pieces(new_run, destination, any_server):

@@ -527,6 +527,15 @@ class TestExperimentTags:
         push(full, settings)
         assert proxy.writes == []
 
+    def test_one_that_the_server_was_away_for_is_sent_when_it_is_back(
+        self, full, settings, server, proxy, experiment_name
+    ):
+        experiment = full.experiment(experiment_name)
+        full.client.set_experiment_tag(experiment, "team", "ocean")
+        proxy.reset("set-experiment-tag")
+        push(full, replace(settings, server_wait=0.0))
+        assert self.tags(server, experiment_name)["team"] == "ocean"
+
     def test_what_people_set_stays_until_the_source_changes(self, full, settings, server, experiment_name, state_dir):
         experiment = full.experiment(experiment_name)
         full.client.set_experiment_tag(experiment, "team", "ocean")

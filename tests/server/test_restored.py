@@ -3,10 +3,11 @@
 import shutil
 
 import pytest
+from mlflow import MlflowClient
 
 import tracksync
 from oracle import assert_equal
-from rawstore import RUNNING, START, RawStore
+from rawstore import RUNNING, START, RawStore, write
 from servers import MlflowServerProcess
 from tracksync.api import Silent
 from tracksync.config import Settings
@@ -54,6 +55,10 @@ def runs(store):
     return [make(name) for name in ("one", "two", "three")]
 
 
+def tag_experiment(run, name):
+    write(run.path.parent / "tags" / name, "x")
+
+
 def grow(runs):
     for run in runs:
         run.append("loss", 2.0, step=1)
@@ -86,9 +91,12 @@ def test_a_watch_compares_after_the_server_was_away(own, store, runs, state_dir)
         points = lambda n: [e.points for e in ledger.entries()] == [n] * 3  # noqa: E731
         until(lambda: points(1), seconds=60)
         own.save()
+        tag_experiment(runs[0], "late")
         for run in runs:
             run.append("loss", 2.0, step=1)
         until(lambda: points(2), seconds=60)
+        experiment = lambda: MlflowClient(own.server.url).get_experiment_by_name("e")  # noqa: E731
+        until(lambda: experiment().tags.get("late") == "x", seconds=60)
 
         def noticed():
             for run in runs:
@@ -100,4 +108,5 @@ def test_a_watch_compares_after_the_server_was_away(own, store, runs, state_dir)
         for run in runs:
             run.end()
         until(lambda: all(e.state is State.DONE and e.points == 3 for e in ledger.entries()), seconds=120)
+        until(lambda: experiment().tags.get("late") == "x", seconds=60)
     assert_equal(store.root, own.server.url)

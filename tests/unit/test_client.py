@@ -38,3 +38,8 @@ def test_where_one_is_set_requests_finds_out_for_itself(name, monkeypatch):
 def test_hosts_without_a_proxy_alone_are_no_proxy(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "localhost")
     assert known_proxies("https://mlflow.example.org") == {"no_proxy": "mlflow.example.org"}
+
+
+@pytest.mark.parametrize("address", ["https://mlflow.exämple.org", "http://[fe80::1%eth0]:5000"])
+def test_hosts_that_requests_spells_otherwise_are_left_to_it(address):
+    assert known_proxies(address) is None

@@ -21,7 +21,8 @@ from tracksync.mlflow_server.wire import listed
 #: Seconds: the store behind the proxy may take minutes to take in what has been uploaded already.
 UPLOAD_TIMEOUT = 900.0
 
-#: Bytes that are sent at a time. With the 16 kB of urllib3 an upload takes half as much CPU time again.
+#: Bytes that are sent at a time, at the least: with the 16 kB that urllib3 asks for an upload takes half as much CPU
+#: time again. Each has STALL_TIMEOUT seconds, so that a line with less than 550 bytes a second is too slow.
 PIECE = 1 << 16
 
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
@@ -59,15 +60,16 @@ class Upload:
         self._left, self.failed = self._size - offset, None
 
     def __iter__(self) -> Iterator[bytes]:
-        """The rest in pieces, up to the promised number of bytes.
+        """The rest in pieces; requests takes only what can be iterated over for a stream that can start over."""
+        return iter(self.read, b"")
 
-        There is no ``read``: where there is one, urllib3 says how much it reads.
+    def read(self, size: int = PIECE) -> bytes:
+        """A piece, larger than ``size`` where that is less; the end after the promised number of bytes.
+
+        With a negative ``size`` all that is left, as whoever signs a request may ask for.
         """
-        return iter(self._piece, b"")
-
-    def _piece(self) -> bytes:
         try:
-            data = self._stream.read(min(PIECE, self._left))
+            data = self._stream.read(self._left if size < 0 else min(max(size, PIECE), self._left))
         except OSError as error:  # kept, or it would pass for one of the connection
             self.failed = error
             raise

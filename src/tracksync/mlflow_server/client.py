@@ -43,4 +43,7 @@ def known_proxies(address: str) -> dict[str, str] | None:
     """
     from urllib.request import getproxies
 
-    return None if getproxies().keys() - {"no"} else {"no_proxy": urlsplit(address).hostname or ""}
+    host = urlsplit(address).hostname or ""
+    if getproxies().keys() - {"no"} or not host.isascii() or "%" in host:  # such a host requests spells otherwise
+        return None
+    return {"no_proxy": host}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracksync.bandwidth import Bandwidth
@@ -29,7 +29,7 @@ from tracksync.mlflow_server.failures import failure
 from tracksync.mlflow_server.line import Line
 from tracksync.mlflow_server.pace import Pace
 from tracksync.mlflow_server.reply import Reply, refusal
-from tracksync.mlflow_server.request import Body, Request
+from tracksync.mlflow_server.request import Body, Request, as_sent
 from tracksync.mlflow_server.witness import Witness
 from tracksync.retry import retrying
 
@@ -80,9 +80,12 @@ class Http:
         self._sleep, self._bandwidth = sleep, bandwidth
         self._pace = Pace(MOST_WRITES, sleep)
         self._witness, self._line = witness, Line(self.address)
-        self._proxies = known_proxies(self.address)
         #: what the server asked for last with Retry-After, and until when it holds (monotonic seconds)
         self._asked: tuple[UnreachableError, float] | None = None
+
+    @cached_property
+    def _proxies(self) -> dict[str, str] | None:
+        return known_proxies(self.address)
 
     def impatient(self) -> Http:
         """The same, but for trying again."""
@@ -224,8 +227,9 @@ class Http:
         try:
             client = load()
             reading = request.timeout or float(client.MLFLOW_HTTP_REQUEST_TIMEOUT.get())
+            credentials = self._credentials(token)
             response: requests.Response = client.http_request(
-                self._credentials(token),
+                credentials,
                 request.endpoint,
                 request.method,
                 max_retries=0,
@@ -234,13 +238,14 @@ class Http:
                 extra_headers=self._headers(data),
                 timeout=(min(connecting, reading), reading),
                 params=request.params,
-                # In pieces, each with its own time: whole, a batch would have to be on the wire within one timeout.
-                data=io.BytesIO(data) if isinstance(data, bytes) and data else data,
+                data=as_sent(data, signed=bool(credentials.aws_sigv4)),
                 stream=True,
                 proxies=self._proxies,
                 **self._auth(),
             )
             self._line.answered(response)
+            if response.history:
+                self._proxies = None  # what it is told holds for one host; for another it would change os.environ
             with response:
                 taken = take(response)
         except Exception as error:  # MLflow wraps whatever requests, urllib3 and plug-ins raise

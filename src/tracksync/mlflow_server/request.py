@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tracksync.errors import TracksyncError
+from tracksync.errors import HeldError, TracksyncError
 from tracksync.mlflow_server.answer import Again
 
 
@@ -22,6 +23,28 @@ class Body(Protocol):
 
     def __iter__(self) -> Iterator[bytes]:
         """What is left, in pieces."""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next piece, or all that is left."""
+
+
+def as_sent(data: bytes | Body | None, *, signed: bool) -> bytes | io.BytesIO | Body | None:
+    """A body as requests is to take it: in pieces, each with its own time.
+
+    Whole, a batch would have to be on the wire within one timeout. But ``signed`` (MLFLOW_TRACKING_AWS_SIGV4) means
+    that the package which signs takes nothing but bytes.
+
+    Raises:
+        HeldError: it is a stream, and must be signed.
+    """
+    if isinstance(data, bytes):
+        return data if signed or not data else io.BytesIO(data)
+    if data is not None and signed:
+        raise HeldError(
+            "MLFLOW_TRACKING_AWS_SIGV4 cannot sign uploads",
+            "let the server's artifacts lie in a store that this host can write, for new experiments",
+        )
+    return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
