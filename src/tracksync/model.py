@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import socket
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +75,7 @@ class Store:
     @property
     def address(self) -> str:
         """``host:path``, as the tag ``tracksync.source.store`` shows it."""
-        return f"{socket.gethostname()}:{self.root}"
+        return f"{os.uname().nodename}:{self.root}"
 
 
 @dataclass(frozen=True, slots=True)

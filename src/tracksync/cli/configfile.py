@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +138,8 @@ def load(explicit: Path | None) -> FileSettings:
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
     """One file, checked and converted; a file that nobody asked for may be missing."""
+    import tomllib  # here: not every command reads one, and what a job hook calls has to start at once
+
     try:
         with path.open("rb") as file:
             raw = tomllib.load(file)
@@ -207,6 +207,8 @@ def _paths(path: Path, value: object) -> dict[str, str]:
 def _convert(path: Path, where: str, key: str, value: object, types: Mapping[str, Kind], known: Iterable[str]) -> Any:  # noqa: ANN401 - each key has a type of its own, which its ParamType has checked
     """One value, read by the type of its key."""
     if key not in types:
+        import difflib
+
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         raise ConfigError(f"{path}: {where}: unknown key", hint)

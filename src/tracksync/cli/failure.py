@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -78,6 +77,8 @@ def _keep(details: str) -> str:
     text = f"--- {time.strftime('%Y-%m-%d %H:%M:%S%z')} pid {os.getpid()}\n{details}"
     with suppress(OSError):
         return f"details are in {_append(_state_dir(), text)}"
+    import tempfile  # here: it costs 4 ms, which every call of a job hook would pay
+
     shared = Path(tempfile.gettempdir()) / f"tracksync-{os.getuid()}"
     with suppress(OSError):
         shared.mkdir(mode=0o700)
