@@ -193,8 +193,9 @@ def test_trap_16_a_server_that_refuses_the_name_of_its_host_says_so(server, monk
 
 
 def test_trap_16_connections_are_not_kept_where_keeping_them_costs_more(behind, new_run):
-    """A kept connection to a uvicorn with several workers costs 43 ms per request."""
+    """A kept connection to a uvicorn with several workers costs 43 ms per request. The first one cannot know."""
     destination, proxy = behind
+    destination.probe()
     headers = []
     proxy.call("", lambda seen: headers.append(seen.headers["Connection"]), times=None)
     destination.get_run(new_run().run_id)

@@ -2,11 +2,13 @@
 
 With TLS they are. Without it a new one costs a round trip, which is next to nothing where the server is near. There a
 kept one is dearer: with a bare uvicorn of several workers it stays with the one that it got, and one that the server is
-just closing makes a write uncertain. Far away, the round trip counts.
+just closing makes a write uncertain. Far away, the round trip counts; but each is given up after some requests, or they
+could all stay with one worker for good while the others have nothing to do.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
 from contextlib import suppress
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds: a server that has never answered within this time is far away.
 FAR = 0.02
+#: One request in so many gives its connection up.
+RENEWED = 8
 
 
 class Line:
@@ -26,10 +30,12 @@ class Line:
         self._plain = address.startswith("http:")
         #: seconds that the quickest answer took
         self._quickest = math.inf
+        self._requests = itertools.count(1)
 
     def headers(self) -> dict[str, str]:
         """What a request says of its connection. The first one cannot know, and what follows it is a question too."""
-        return {"Connection": "close"} if self._plain and self._quickest <= FAR else {}
+        over = self._quickest <= FAR or next(self._requests) % RENEWED == 0
+        return {"Connection": "close"} if self._plain and over else {}
 
     def answered(self, response: requests.Response) -> None:
         """The head of an answer has come."""
