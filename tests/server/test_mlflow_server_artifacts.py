@@ -117,7 +117,9 @@ def test_other_stores_are_written_by_mlflows_own_client(
 
 def test_an_upload_reads_no_more_than_it_promised():
     upload = Upload(io.BytesIO(b"0123456789"), 4, "p")
-    assert (len(upload), list(upload), list(upload)) == (4, [b"0123"], [])
+    assert (len(upload), upload.read(3), upload.read(), list(upload)) == (4, b"0123", b"", [])
+    upload.rewind()
+    assert upload.read() == b"0123"
     upload.rewind()
     assert list(upload) == [b"0123"]
 

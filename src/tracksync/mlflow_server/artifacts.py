@@ -61,13 +61,10 @@ class Upload:
 
     def __iter__(self) -> Iterator[bytes]:
         """The rest in pieces; requests takes only what can be iterated over for a stream that can start over."""
-        return iter(self.read, b"")
+        return iter(lambda: self.read(PIECE), b"")
 
-    def read(self, size: int = PIECE) -> bytes:
-        """A piece, larger than ``size`` where that is less; the end after the promised number of bytes.
-
-        With a negative ``size`` all that is left, as whoever signs a request may ask for.
-        """
+    def read(self, size: int = -1) -> bytes:
+        """The next ``size`` bytes, or a piece where that is more; the end after the promised number of bytes."""
         try:
             data = self._stream.read(self._left if size < 0 else min(max(size, PIECE), self._left))
         except OSError as error:  # kept, or it would pass for one of the connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +21,8 @@ class Body(Protocol):
     def rewind(self) -> None:
         """Start over, for another attempt."""
 
-    def __iter__(self) -> Iterator[bytes]:
-        """What is left, in pieces."""
-
     def read(self, size: int = -1) -> bytes:
-        """The next piece, or all that is left."""
+        """The next bytes."""
 
 
 def as_sent(data: bytes | Body | None, *, signed: bool) -> bytes | io.BytesIO | Body | None:
