@@ -246,7 +246,7 @@ def _once(
     """Say what ``runs`` and those at or below ``roots`` lack on the server, and deliver it."""
     refs, empty, unlisted = _refs(engine, roots, runs)
     resting = at_rest(engine, refs)
-    plan = _survey(engine, [ref for ref in refs if ref.source_id not in resting], listener)
+    plan = _survey(engine, [ref for ref in refs if ref.source_id not in resting], listener, exact=dry_run)
     plan = plan._replace(found=plan.found + len(resting))
     listener.planned(plan)
     report = Report(plan=plan) if dry_run else drive(engine, refs, plan, listener, resting)
@@ -255,14 +255,14 @@ def _once(
     return refs, report
 
 
-def _survey(engine: Engine, refs: list[RunRef], listener: Listener) -> Plan:
+def _survey(engine: Engine, refs: list[RunRef], listener: Listener, *, exact: bool) -> Plan:
     """What is to be sent; a server that goes away meanwhile is waited for as it is later on."""
     for last in (False,) * FRUITLESS + (True,):
         wait_for_server(engine.destination, engine.settings.server_wait, engine.parts.stop, listener.note)
         try:
             if engine.destination.keeps_repeats:
                 listener.note(KEEPS_REPEATS)
-            return survey(engine, refs)
+            return survey(engine, refs, exact=exact)
         except UnreachableError:
             if last:
                 raise

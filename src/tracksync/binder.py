@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from tracksync import binding, lineage, tags
 from tracksync.adoption import agrees, strangers, take_over
 from tracksync.conventions import Convention
-from tracksync.destination import RemoteRun
 from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError, UncertainError
 from tracksync.fitting import fit
+from tracksync.hands import Hand, generations
 from tracksync.lease import Leases
 from tracksync.lineage import Parents
 from tracksync.loggedmodel import MODEL_ID
@@ -49,8 +49,6 @@ class Binder:
     ) -> None:
         self._parts, self._leases, self._parents, self._works = parts, leases, parents, works
         self._conventions = conventions
-        #: the children on the server that waited for their parents when runs had just been made
-        self._waiting: Sequence[RemoteRun] | None = None
 
     def candidate(self, work: Work, delta: Delta) -> binding.Candidate:
         """The run as one that needs its counterpart on the server."""
@@ -70,9 +68,8 @@ class Binder:
         told = fit(sendable(work, delta, self._parts), work.entry.cursor, limits, legal).tags
         return [tag for tag in told if not MODEL_ID.fullmatch(tag.value)][:CREATED_WITH]
 
-    def find(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
+    def find(self, hands: Iterable[Hand]) -> dict[str, binding.Candidate]:
         """Find or make the counterparts of the runs that have none yet, or whose create was not looked at twice."""
-        self._waiting = None
         unsure = self.look_up((work, delta) for work, delta in hands if _unsure(work))
         for candidate in unsure.values():
             if candidate.stranger:
@@ -80,23 +77,10 @@ class Binder:
         missing = [c for c in unsure.values() if c.remote is None and c.error is None]
         if missing:
             made = binding.create(self._parts.destination, self._parts.ledger, missing, self._spread)
-            self._look_again(made)
+            binding.look_up(self._parts.destination, made, self._parts.crew)
         return unsure
 
-    def _look_again(self, made: Sequence[binding.Candidate]) -> None:
-        """Find what came of some creates, and who waited for them: at once, for far away each costs round trips.
-
-        Who comes to wait meanwhile is found by the second look that each create gets.
-        """
-        destination, crew = self._parts.destination, self._parts.crew
-
-        def find_waiting() -> None:
-            self._waiting = destination.find_children_waiting()
-
-        if made:
-            crew.each(lambda ask: ask(), (lambda: binding.look_up(destination, made, crew), find_waiting))
-
-    def look_up(self, hands: Iterable[tuple[Work, Delta]]) -> dict[str, binding.Candidate]:
+    def look_up(self, hands: Iterable[Hand]) -> dict[str, binding.Candidate]:
         """Find the counterparts that the server has, without writing anything there."""
         hands = list(hands)
         candidates = {work.ref.source_id: self.candidate(work, delta) for work, delta in hands}
@@ -109,9 +93,9 @@ class Binder:
                 work.missed = time.monotonic() if _unmet(candidates[work.ref.source_id]) else -math.inf
         return candidates
 
-    def _meet(self, hands: Iterable[tuple[Work, Delta]], candidates: Mapping[str, binding.Candidate]) -> None:
+    def _meet(self, hands: Iterable[Hand], candidates: Mapping[str, binding.Candidate]) -> None:
         """Find the runs of a framework that its own tool has put on the server before."""
-        theirs: dict[str, tuple[Work, Delta]] = {}
+        theirs: dict[str, Hand] = {}
         for work, delta in hands:
             try:
                 if (whole := _recognised(work, delta)) is not None:
@@ -140,14 +124,11 @@ class Binder:
             candidate.error, candidate.entry.run_id, candidate.entry.experiment_id = error, None, None
 
     def _spread(self, make: Callable[[binding.Candidate], None], candidates: Sequence[binding.Candidate]) -> None:
-        """Make some at a time, parents before their children: a create can name the parent that is there by then."""
-        left = {candidate.entry.source_id: candidate for candidate in candidates}
-        while left:
-            ready = [c for c in left.values() if c.entry.parent not in left] or list(left.values())
-            for candidate in ready:
-                del left[candidate.entry.source_id]
+        """Make some at a time, parents before their children."""
+        for generation in generations(candidates, lambda candidate: candidate.entry):
+            for candidate in generation:
                 candidate.texts |= self._parents.told(candidate.entry)
-            self._parts.crew.each(make, ready)
+            self._parts.crew.each(make, generation)
 
     def take(self, work: Work, delta: Delta, candidate: binding.Candidate) -> None:
         """Take over what came of a run's candidate.
@@ -188,9 +169,12 @@ class Binder:
         known = work.entry.cursor
         return replace(delta, tags=tuple(tag for tag in delta.tags if known.get("tags", tag.key) != tag.mark))
 
-    def heal(self, new: Sequence[Work]) -> None:
-        """Link the children on the server that wait for one of the runs in ``new``, and record it."""
-        for source_id, parent in self._parents.heal([work.entry for work in new], self._waiting).items():
+    def heal(self, new: Sequence[Work], but: Collection[str]) -> None:
+        """Link the children on the server that wait for one of the runs in ``new``, and record it.
+
+        Not those whose source ids are in ``but``: they are being replayed, and link themselves.
+        """
+        for source_id, parent in self._parents.heal([work.entry for work in new], but).items():
             work = self._works.get(source_id)
             if work is not None:
                 lineage.linked(work.entry, parent)

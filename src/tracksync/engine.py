@@ -1,17 +1,17 @@
 """The engine: takes runs in hand, binds them, replays them, and keeps one bad run from stopping the others.
 
-One pass over some runs, in groups: look at the sources -> bind in bulk -> link parents -> replay, a few at a time.
+One pass over some runs, in groups: look at the sources -> bind in bulk -> link parents -> replay, a few at a time. The
+first of a group are replayed while the next are bound: else the server would have nothing to do meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from tracksync import modelsync
 from tracksync.artifacts import ArtifactLane
@@ -31,6 +31,7 @@ from tracksync.errors import (
     UnreachableError,
 )
 from tracksync.fingerprints import Fingerprints
+from tracksync.hands import Hand, parents_first, portions
 from tracksync.intake import Intake
 from tracksync.lease import Leases
 from tracksync.ledger import Entry, Ledger, Problem, State
@@ -39,6 +40,7 @@ from tracksync.locate import batched
 from tracksync.model import Delta, Looks, RunRef
 from tracksync.pulse import Phase
 from tracksync.replay import replay
+from tracksync.replays import Replays
 from tracksync.shares import Share
 from tracksync.slurm.jobs import Jobs
 from tracksync.sources import Source
@@ -49,10 +51,8 @@ log = logging.getLogger("tracksync")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-#: A run in hand, with what it holds beyond its cursor.
-Hand: TypeAlias = tuple[Work, Delta]
 
-#: Runs that are bound with one search (which may have to page through all that the server holds).
+#: Runs that are in hand at a time: what each of them holds beyond its cursor is in memory.
 GROUP = 500
 #: Milliseconds between updates of a live run's cursor on the server while it is followed.
 TAG_INTERVAL = 5 * 60 * 1000
@@ -62,9 +62,6 @@ TURN = 5.0
 #: upload may use, for points must go whatever becomes of those; small ones use all others. With those that every
 #: command has there are 16 at most: some sites count them. Runs that are followed have little to send at a time.
 SENDING, FOLLOWING = (4, 3, 5, 1), (2, 1, 2, 2)
-#: Seconds between two signs of life while runs are replayed, and seconds after which the replay of a single run counts
-#: as hanging: nothing that it waits for (batches, histories, one request) lasts so long. Uploads are not waited for.
-TICK, STUCK = 5.0, 1800.0
 
 
 class Engine:
@@ -137,29 +134,23 @@ class Engine:
 
     def _group(self, refs: Sequence[RunRef]) -> list[Outcome]:
         """One pass over a few runs: look, bind, link, replay."""
-        done: list[Outcome] = []
-        hands = self._bind(self._take(refs, done), done)
-        self._parents.find(work.entry for work, _ in hands)
-        self._parents.resolve(work for work, _ in hands)
-        failures: list[TracksyncError] = []
-        for level in modelsync.levels([delta for _, delta in hands]):
-            futures = [self._pool.submit(self._guard, hands[i][0], self._replay, hands[i][1]) for i in level]
-            for future in futures:
-                try:
-                    done.append(self._result(future))
-                except TracksyncError as error:
-                    failures.append(error)
-        if failures:
-            raise failures[0]
+        done, new, bound = list[Outcome](), list[Work](), set[str]()
+        hands = parents_first(self._take(refs, done))
+        turns = modelsync.turns([delta for _, delta in hands])
+        with Replays(self._pool, lambda: self.parts.pulse(Phase.BUSY, "")) as replays:
+            for portion in portions(hands):
+                if self.parts.stop.is_set() or self._away.is_set():
+                    break
+                self.parts.pulse(Phase.BUSY, "")
+                for work, delta in self._bind(portion, done, new):
+                    bound.add(work.ref.source_id)
+                    replays.add(turns[delta.header.source_id], self._guard, work, self._replay, delta)
+            if not self._away.is_set():
+                self.binder.heal(new, but=bound)
+                # A child that was looked at before its parent had an id, and that waits by no tag on the server.
+                done = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]
         self.intake.experiment_tags.deliver()
-        return done
-
-    def _result(self, future: Future[Outcome]) -> Outcome:
-        """Wait for a replay. The loop lives meanwhile, unless nothing comes of it for all too long."""
-        end = time.monotonic() + STUCK
-        while not wait([future], timeout=TICK).done and time.monotonic() < end:
-            self.parts.pulse(Phase.BUSY, "")
-        return future.result()
+        return done + replays.outcomes
 
     def _take(self, refs: Sequence[RunRef], done: list[Outcome]) -> list[Hand]:
         hands: list[Hand] = []
@@ -252,8 +243,11 @@ class Engine:
             self._away.set()
             raise
 
-    def _bind(self, hands: list[Hand], done: list[Outcome]) -> list[Hand]:
-        """Find or make the counterparts of those that have none yet, or whose create was not looked at twice."""
+    def _bind(self, hands: Sequence[Hand], done: list[Outcome], new: list[Work]) -> list[Hand]:
+        """Find or make the counterparts of those that have none yet, or whose create was not looked at twice.
+
+        Returns those that have one now, with what is left to tell; they know their parents.
+        """
         unsure = self.binder.find(hands)
         bound: list[Hand] = []
         for work, delta in hands:
@@ -263,9 +257,9 @@ class Engine:
                 done.append(outcome)
             else:
                 bound.append((work, delta if candidate is None else self.binder.rest(work, delta)))
-        self.binder.heal([work for work, _ in bound if work.ref.source_id in unsure])
-        # A child that was looked at before its parent had an id, and that no tag on the server calls waiting any more.
-        done[:] = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]
+        new += [work for work, _ in bound if work.ref.source_id in unsure]
+        self._parents.find(work.entry for work, _ in bound)
+        self._parents.resolve(work for work, _ in bound)
         return bound
 
     def _replay(self, work: Work, delta: Delta) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tracksync import binding, tags
 from tracksync.adoption import strangers
@@ -21,6 +21,8 @@ log = logging.getLogger("tracksync")
 DEEPEST = 1000
 #: Seconds before a parent that the server did not know is asked for again.
 ABSENT_FOR = 60.0
+#: Seconds between two looks at a run that prove its id: in between, two creates of one instant have found each other.
+APART = 0.2
 
 
 def link(entry: Entry) -> dict[str, str]:
@@ -36,6 +38,20 @@ def linked(entry: Entry, parent: str) -> None:
     """Note that the server has been told a run's parent, by its id there."""
     entry.parent_run_id = parent
     entry.cursor.advance([("fields", "parent", parent)])
+
+
+def link_waiting(destination: Destination, child: str, told: Mapping[str, str]) -> bool:
+    """Tell a run on the server, by its id there, whose child it is, unless it waits no longer.
+
+    Until then it is anybody's to link: whatever a person has told of its parent meanwhile stays.
+    """
+    now = destination.get_run(child)
+    if now.deleted or tags.PARENT_PENDING not in now.tags:
+        return False
+    if texts := [(key, name) for key, name in told.items() if key != tags.PARENT or key not in now.tags]:
+        destination.set_tags(child, texts)
+    destination.delete_tag(child, tags.PARENT_PENDING)
+    return True
 
 
 class Parents:
@@ -60,8 +76,8 @@ class Parents:
         self._destination, self._ledger, self._in_hand = destination, ledger, in_hand
         self._conventions, self._crew = conventions, crew
         self._absent_until: dict[str, float] = {}
-        #: ids on the server by source id, as one look there showed them: certain when another one shows the same
-        self._seen: dict[str, str] = {}
+        #: ids on the server by source id, with when a look first showed them: certain when a later one shows the same
+        self._seen: dict[str, tuple[str, float]] = {}
 
     def refusal(self, source_id: str, parent: str | None) -> str:
         """Why ``parent`` must not be linked as the parent of ``source_id``, or an empty string."""
@@ -116,8 +132,12 @@ class Parents:
         wanted = {name for work in works for name in work.entry.waits_for if name != work.entry.source_id}
         certain = {name: run_id for name in wanted if (run_id := self._certain(name)) is not None}
         found = self._on_server({n for n in wanted - certain.keys() if self._absent_for(n) <= 0})
-        unsure = {name for name, run_id in found.items() if self._seen.get(name) != run_id}
-        self._seen |= found
+        now, unsure = time.monotonic(), set[str]()
+        for name, run_id in found.items():
+            if self._seen.get(name, ("", 0.0))[0] != run_id:
+                self._seen[name] = run_id, now
+            if now - self._seen[name][1] < APART:
+                unsure.add(name)
         certain |= {name: found[name] for name in found.keys() - unsure}
         for work in works:
             work.kin |= {name: certain[name] for name in work.entry.waits_for if name in certain}
@@ -143,37 +163,27 @@ class Parents:
         """Seconds for which a run that the server did not know is not asked for again."""
         return self._absent_until.get(source_id, 0.0) - time.monotonic()
 
-    def heal(self, new: Iterable[Entry], waiting: Sequence[RemoteRun] | None) -> dict[str, str]:
-        """Link the children on the server that wait for one of the runs in ``new``.
+    def heal(self, new: Iterable[Entry], but: Collection[str] = ()) -> dict[str, str]:
+        """Link the children on the server that wait for one of the runs in ``new``, but for those in ``but``.
 
-        The children may have been pushed from another state directory, days ago. ``waiting`` are those that waited once
-        the runs were there; None: not asked yet.
+        The children may have been pushed from another state directory, days ago.
 
         Returns:
             The children's source ids with their parent's id on the server.
         """
         parents = {entry.source_id: entry.run_id for entry in new if entry.run_id}
         healed: dict[str, str] = {}
-        if parents and waiting is None:
-            waiting = self._destination.find_children_waiting()
-        for child in waiting or ():
+        for child in self._destination.find_children_waiting() if parents else ():
+            source_id = child.tags.get(tags.SOURCE_RUN_ID, "")
             parent = parents.get(child.tags.get(tags.PARENT_PENDING, ""))
+            if parent is None or parent == child.run_id or source_id in but:
+                continue
             try:
-                if parent is not None and parent != child.run_id and self._link(child.run_id, parent):
-                    healed[child.tags.get(tags.SOURCE_RUN_ID, "")] = parent
+                if link_waiting(self._destination, child.run_id, {tags.PARENT: parent}):
+                    healed[source_id] = parent
             except (HeldError, RefusedError, RemovedError) as error:  # the child's affair: it goes on waiting
                 log.info("child %(run)s is not linked: %(why)s", {"run": child.run_id, "why": error})
         return healed
-
-    def _link(self, child: str, parent: str) -> bool:
-        """Link a child, by their ids on the server, unless it waits no longer: it is anybody's to change."""
-        now = self._destination.get_run(child)
-        if now.deleted or tags.PARENT_PENDING not in now.tags:
-            return False
-        if tags.PARENT not in now.tags:  # else a person has linked it meanwhile
-            self._destination.set_tags(child, [(tags.PARENT, parent)])
-        self._destination.delete_tag(child, tags.PARENT_PENDING)
-        return True
 
     def _known(self, parent: str) -> str | None:
         entry = self._entry(parent)

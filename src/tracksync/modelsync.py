@@ -6,7 +6,7 @@ A model that cannot be delivered is held by itself; the rest of its run goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tracksync import modelbinding, tags
@@ -242,16 +242,15 @@ def _elsewhere(work: Work, model: LoggedModel, parts: Parts) -> str | None:
     return modelbinding.choose(found).model_id if found else None
 
 
-def levels(deltas: Sequence[Delta]) -> list[list[int]]:
-    """Positions of the deltas in the order in which to deliver them: those that make a model before those that use it.
+def turns(deltas: Iterable[Delta]) -> dict[str, int]:
+    """When to deliver each run, by its source id, from 0: those that make a model before those that use it.
 
     Runs that wait for each other in a circle come last, together.
     """
-    makers = [{m.maker for m in d.models if m.linked and m.maker != d.header.source_id} for d in deltas]
-    left, ordered = list(range(len(deltas))), []
+    left = {d.header.source_id: {m.maker for m in d.models if m.linked} - {d.header.source_id} for d in deltas}
+    turn_of, turn = dict[str, int](), 0
     while left:
-        waiting = {deltas[i].header.source_id for i in left}
-        ready = [i for i in left if not makers[i] & waiting] or left
-        ordered.append(ready)
-        left = sorted(set(left).difference(ready))
-    return ordered
+        ready = [name for name, makers in left.items() if not makers & left.keys()] or list(left)
+        turn_of |= dict.fromkeys(ready, turn)
+        left, turn = {name: makers for name, makers in left.items() if name not in turn_of}, turn + 1
+    return turn_of

@@ -133,9 +133,9 @@ def begin(work: Work, todo: Delta, parts: Parts) -> None:
         parts.destination.update_run(work.run_id, name=header.name)
         told["name"] = header.name
     if link := lineage.link(entry):
-        parts.destination.set_tags(work.run_id, list(link.items()))
-        if told.get("parent") == "" and entry.parent_run_id:
-            parts.destination.delete_tag(work.run_id, tags.PARENT_PENDING)
+        waited = told.get("parent") == "" and entry.parent_run_id
+        if not (waited and lineage.link_waiting(parts.destination, work.run_id, link)):
+            parts.destination.set_tags(work.run_id, list(link.items()))
         told["parent"] = entry.parent_run_id or ""
 
 

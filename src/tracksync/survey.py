@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tracksync.binding import Candidate
 from tracksync.destination import RemoteRun
 from tracksync.engine import GROUP, Engine
 from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
+from tracksync.hands import FIRST, Hand, parents_first
 from tracksync.ledger import State
 from tracksync.locate import batched
 from tracksync.model import AllSettled, Delta, RunRef
@@ -17,11 +19,12 @@ from tracksync.trust import trust
 from tracksync.work import Work, meant
 
 
-def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
+def survey(engine: Engine, refs: Iterable[RunRef], *, exact: bool = False) -> Plan:
     """Count what the server lacks: runs, points, files and their bytes.
 
     Runs that the ledger does not know are looked up on the server first: after the loss of a ledger there may be
-    nothing to send at all.
+    nothing to send at all. Unless it has to be ``exact``, those that would be sent first stand for all of a group if
+    the server has none of them: each is looked up before it is made anyway, while others are sent.
 
     Raises:
         UnreachableError, ConfigError: as the destination raises them.
@@ -29,7 +32,7 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
     runs = points = files = size = found = 0
     for group in batched(refs, GROUP):
         left_out: list[RunRef] = []
-        missing = _missing(engine, group, left_out)
+        missing = _missing(engine, group, left_out, exact=exact)
         found += len(group) - len(left_out)
         for delta in missing:
             try:
@@ -44,8 +47,8 @@ def survey(engine: Engine, refs: Iterable[RunRef]) -> Plan:
     return Plan(runs, points, files, size, engine.destination.address, found)
 
 
-def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef]) -> list[Delta]:
-    read: list[tuple[Work, Delta]] = []
+def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef], *, exact: bool) -> list[Delta]:
+    read: list[Hand] = []
     for ref in group:
         engine.parts.pulse(Phase.BUSY, "")
         work = engine.work(ref)
@@ -65,13 +68,20 @@ def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef]) ->
             left_out.append(ref)
         elif meant(delta, engine.settings) and work.entry.state is not State.REMOVED:
             read.append((work, delta))
-    unknown = engine.binder.look_up((work, delta) for work, delta in read if work.entry.run_id is None).values()
+    unknown = parents_first((work, delta) for work, delta in read if work.entry.run_id is None)
+    known = _known(engine, unknown[:FIRST])
+    if known or exact:
+        known += _known(engine, unknown[FIRST:])
     # Forget what was worked out just to count: nothing of it is recorded, and the pass must not take it for certain.
-    for candidate in unknown:
-        if candidate.remote is not None or candidate.error is not None:
-            engine.works.pop(candidate.entry.source_id, None)
-    adopted = {c.entry.source_id: c.remote for c in unknown if c.remote is not None and c.error is None}
+    for candidate in known:
+        engine.works.pop(candidate.entry.source_id, None)
+    adopted = {c.entry.source_id: c.remote for c in known if c.remote is not None and c.error is None}
     return [rest for work, delta in read if (rest := _rest(engine, work, delta, adopted)) is not None]
+
+
+def _known(engine: Engine, hands: Iterable[Hand]) -> list[Candidate]:
+    """Those that the server has a run for, be it theirs or one with which they must not be mixed up."""
+    return [c for c in engine.binder.look_up(hands).values() if c.remote is not None or c.error is not None]
 
 
 def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun]) -> Delta | None:

@@ -36,3 +36,23 @@ def test_files_too_large_for_a_live_run_are_named_not_planned(server, store, sta
     assert "not sent yet: 1 item, 100 bytes of files" in report.runs[0].notes[0]
     report = tracksync.push(store.root, settings=settings(server, state_dir, live_max_size=1000))
     assert (sent(report), report.runs[0].notes) == ((0, 1), ())
+
+
+def test_runs_that_another_ledger_knows_are_planned_by_a_dry_run_and_not_sent_again(
+    server, store, state_dir, tmp_path, experiment_name
+):
+    runs = [store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"}) for _ in range(20)]
+    tracksync.push(runs[-1].path, settings=settings(server, tmp_path / "other"))
+    planned = tracksync.push(store.root, settings=settings(server, state_dir), dry_run=True).plan
+    assert (planned.runs, planned.points) == (19, 19)
+    report = tracksync.push(store.root, settings=settings(server, state_dir))
+    assert (len(report.runs), sent(report)) == (20, (19, 0))
+    # the server had none of those that it would send first: the others are asked for when they are made
+    assert report.plan.runs in (19, 20)
+
+
+def test_a_plan_after_the_ledger_was_lost_is_what_is_sent(server, store, state_dir, tmp_path, experiment_name):
+    runs = [store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"}) for _ in range(20)]
+    tracksync.push([run.path for run in runs[:15]], settings=settings(server, tmp_path / "other"))
+    report = tracksync.push(store.root, settings=settings(server, state_dir))
+    assert (report.plan.runs, report.plan.points, sent(report)) == (5, 5, (5, 0))

@@ -18,6 +18,7 @@ from lacking import lacking
 from oracle import client_of
 from rawstore import points
 from tracksync import artifacts
+from tracksync.hands import FIRST
 from tracksync.report import Report
 from waiting import until
 from watching import started, watching
@@ -59,6 +60,31 @@ def test_a_small_run_takes_six_requests_that_write(store, settings, proxy, exper
     parents = Counter(run.data.tags.get("mlflow.parentRunId") for run in there)
     assert sorted(parents.values()) == [1, 4]
     assert parents.keys() - {None} <= {run.info.run_id for run in there}
+
+
+def test_the_first_runs_are_sent_while_later_ones_are_made(store, settings, proxy, experiment_name):
+    family(store, experiment_name, members=FIRST + 2, keys=2, count=3)
+    sent = threading.Event()
+    proxy.call("log-batch", lambda seen: sent.set())
+    met = []
+    proxy.call("runs/create", lambda seen: met.append(sent.wait(20)), nth=FIRST + 2)
+    push(store, settings)
+    assert met == [True]
+    there = runs_of(proxy, experiment_name)
+    assert Counter("mlflow.parentRunId" in run.data.tags for run in there) == {True: FIRST + 1, False: 1}
+    assert "tracksync.parent_pending" not in str([run.data.tags for run in there])
+
+
+def test_parents_are_made_first_however_many_runs_there_are(store, settings, proxy, experiment_name):
+    children = [store.run(experiment_name) for _ in range(FIRST + 3)]
+    parent = store.run(experiment_name)
+    for child in children:
+        (child.path / "tags/mlflow.parentRunId").write_text(parent.id)
+    push(store, settings)
+    creates = [json.loads(seen.body) for seen in proxy.writes if seen.path.endswith("runs/create")]
+    named = [{tag["key"]: tag["value"] for tag in body["tags"]} for body in creates]
+    assert named[0]["tracksync.source.run_id"] == parent.id
+    assert [("mlflow.parentRunId" in tags) for tags in named] == [False] + [True] * len(children)
 
 
 def test_a_push_with_nothing_new_writes_nothing(store, settings, proxy, experiment_name):
