@@ -77,7 +77,9 @@ class Binder:
         missing = [c for c in unsure.values() if c.remote is None and c.error is None]
         if missing:
             made = binding.create(self._parts.destination, self._parts.ledger, missing, self._spread)
-            binding.look_up(self._parts.destination, made, self._parts.crew)
+            # What another tool had put there has a start time of its own, and may just have been taken over.
+            alike = not any(self._works[candidate.entry.source_id].convention for candidate in made)
+            binding.look_up(self._parts.destination, made, self._parts.crew, just_made=alike)
         return unsure
 
     def look_up(self, hands: Iterable[Hand]) -> dict[str, binding.Candidate]:

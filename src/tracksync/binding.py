@@ -89,10 +89,15 @@ def check(header: RunHeader, remote: RemoteRun, limits: Limits) -> None:
             )
 
 
-def look_up(destination: Destination, candidates: Iterable[Candidate], crew: Crew) -> None:
-    """Bind the candidates that the server knows already; one search for all."""
+def look_up(destination: Destination, candidates: Iterable[Candidate], crew: Crew, *, just_made: bool = False) -> None:
+    """Bind the candidates that the server knows already; one search for all.
+
+    ``just_made``: it knew none of them before their creates. Who has made one at the same time has read the same
+    source, and given it the same start time.
+    """
     wanted = {c.entry.source_id: c for c in candidates}
-    found = destination.find_runs(wanted.keys(), crew) if wanted else {}
+    times = [c.header.start_time for c in wanted.values()] if just_made else []
+    found = destination.find_runs(wanted.keys(), crew, (min(times), max(times)) if times else None) if wanted else {}
     for source_id, candidate in wanted.items():
         if runs := found.get(source_id):
             _bind(candidate, runs, destination.limits)

@@ -112,10 +112,13 @@ class Destination(Protocol):
     def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
         """Set a tag of an experiment."""
 
-    def find_runs(self, source_ids: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
+    def find_runs(
+        self, source_ids: Collection[str], crew: Crew = ALONE, started: tuple[int, int] | None = None
+    ) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids`` as ``tracksync.source.run_id``.
 
-        Over all experiments and lifecycle stages, in bulk; ids that no run carries are absent.
+        Over all experiments and lifecycle stages, in bulk; ids that no run carries are absent. ``started``: between
+        which times (ms, both included) all of them have started, if that is known, and that they are there.
         """
 
     def find_by_param(self, key: str, values: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:

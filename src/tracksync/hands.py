@@ -32,8 +32,9 @@ def generations(items: Iterable[T], entry_of: Callable[[T], Entry]) -> Iterator[
 
 
 def parents_first(hands: Iterable[Hand]) -> list[Hand]:
-    """The runs by their generation, else in their order."""
-    return [hand for generation in generations(hands, lambda hand: hand[0].entry) for hand in generation]
+    """The runs by their generation, those of one by their start: few others have started between those of a portion."""
+    by_start = sorted(hands, key=lambda hand: hand[1].header.start_time)
+    return [hand for generation in generations(by_start, lambda hand: hand[0].entry) for hand in generation]
 
 
 def portions(hands: Sequence[Hand]) -> Iterator[Sequence[Hand]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 
 from rawstore import START, RawStore, write
 
@@ -25,15 +26,17 @@ def one_long_run(root):
 
 
 def many_runs(root):
-    """B: 200 runs in 10 families, each with 20 keys of 100 points and 30 params."""
+    """B: 200 runs in 10 families, each with 20 keys of 100 points and 30 params, as a job array that has just run."""
     store, families, members = RawStore(root), scaled(10, 2), 20 if SCALE >= 0.1 else 4
     metrics = {f"key {key}": lines(100, key) for key in range(20)}
     params = {f"param {number}": f"value {number}" for number in range(30)}
-    for _ in range(families):
+    began = time.time_ns() // 1_000_000
+    for family in range(families):
         parent = None
-        for _ in range(members):
+        for member in range(members):
             tags = {"mlflow.parentRunId": parent} if parent else {}
-            run = store.run("bench b", metrics=metrics, params=params, tags=tags)
+            start = began + 50 * (family * members + member)
+            run = store.run("bench b", metrics=metrics, params=params, tags=tags, start_time=start)
             parent = parent or run.id
     return families * members * 2000
 

@@ -1,6 +1,7 @@
 """Runs are found by their source id wherever they are: every experiment, every lifecycle stage, every page."""
 
 import contextlib
+import random
 import threading
 import time
 import uuid
@@ -19,10 +20,10 @@ SOURCE = "tracksync.source.run_id"
 def put(destination, experiment_name):
     """`put(source_id, experiment=0)` creates a run that carries the id, in one of several experiments."""
 
-    def create(source_id, experiment=0, **tags):
+    def create(source_id, experiment=0, start=1, **tags):
         there = destination.ensure_experiment(f"{experiment_name} {experiment}", "1")
         tags = {SOURCE: source_id, **tags}
-        return destination.create_run(there, name="n", user="u", start_time=1, tags=tags).run_id
+        return destination.create_run(there, name="n", user="u", start_time=start, tags=tags).run_id
 
     return create
 
@@ -84,6 +85,36 @@ def test_one_id_costs_one_search_and_many_share_pages(put, any_server, make_prox
     assert len(destination.find_runs(ids)) == 30
     assert proxy.count("runs/search") == 2  # one tells what a search takes
     assert proxy.writes == []
+
+
+@pytest.mark.parametrize(("there", "searches"), [(6, 1), (7, 4)])
+def test_those_of_one_time_are_found_at_once_unless_many_others_are_of_it(put, any_server, make_proxy, there, searches):
+    ids, first = new_ids(3), 1_000_000 * random.randrange(1_000_000)
+    made = {source_id: [put(source_id, start=first + number)] for number, source_id in enumerate(ids)}
+    made[ids[0]].append(put(ids[0], 1, start=first))
+    for number in range(there - 4):
+        put(uuid.uuid4().hex, start=first + number % 3)
+    put(uuid.uuid4().hex, start=first - 1)
+    put(uuid.uuid4().hex, start=first + 3)
+    proxy = make_proxy(any_server.url)
+    destination = MlflowServer(proxy.url)
+    found = destination.find_runs(ids, started=(first, first + 2))
+    assert ids_of(found) == {source_id: sorted(runs) for source_id, runs in made.items()}
+    assert proxy.count("runs/search") == searches
+    late = uuid.uuid4().hex
+    assert destination.find_runs([*ids, late], started=(first, first + 2)).keys() == set(ids)
+    put(late, start=first + 99)
+    assert late in destination.find_runs([*ids, late], started=(first, first + 2))
+
+
+def test_a_server_that_knows_no_times_in_filters_is_asked_for_each(put, any_server, make_proxy):
+    ids = new_ids(3)
+    for source_id in ids:
+        put(source_id)
+    proxy = make_proxy(any_server.url)
+    refusal = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "Invalid attribute key start_time"}'
+    proxy.answer("runs/search", 400, {"Content-Type": "application/json"}, refusal, holding=b"start_time")
+    assert MlflowServer(proxy.url).find_runs(ids, started=(1, 1)).keys() == set(ids)
 
 
 def test_pages_that_cost_more_than_the_searches_are_given_up(put, any_server, make_proxy, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,17 @@ def test_the_first_runs_are_sent_while_later_ones_are_made(store, settings, prox
     there = runs_of(proxy, experiment_name)
     assert Counter("mlflow.parentRunId" in run.data.tags for run in there) == {True: FIRST + 1, False: 1}
     assert "tracksync.parent_pending" not in str([run.data.tags for run in there])
+
+
+def test_each_run_is_searched_for_once_and_those_just_made_all_at_once(store, settings, proxy, experiment_name):
+    start = 1_000_000 * random.randrange(1_000_000)
+    for number in range(FIRST + 2):
+        store.run(experiment_name, start_time=start + number)
+    push(store, settings)
+    searches = [json.loads(seen.body)["filter"] for seen in proxy.requests if seen.path.endswith("runs/search")]
+    assert sum("tracksync.source.run_id` = " in text for text in searches) == FIRST + 2
+    assert sum("start_time" in text for text in searches) == 2  # one for each portion
+    assert sum("parent_pending" in text for text in searches) == 1
 
 
 def test_parents_are_made_first_however_many_runs_there_are(store, settings, proxy, experiment_name):

@@ -27,9 +27,12 @@ def test_runs_that_are_each_others_parents_come_last_together():
     assert found == [["free"], ["a", "b", "below", "itself"]]
 
 
-def test_runs_of_one_generation_stay_in_their_order():
-    hands = [(SimpleNamespace(entry=entry(name)), None) for name in "dacb"]
-    assert parents_first(hands) == hands
+def test_runs_of_one_generation_go_by_their_start():
+    def hand(name, start, parent=None):
+        return SimpleNamespace(entry=entry(name, parent)), SimpleNamespace(header=SimpleNamespace(start_time=start))
+
+    hands = [hand("child", 1, "late"), hand("late", 30), hand("early", 10), hand("middle", 20)]
+    assert names(work.entry for work, _ in parents_first(hands)) == ["early", "middle", "late", "child"]
 
 
 def test_portions_are_all_of_the_runs_in_their_order_and_each_twice_as_large():

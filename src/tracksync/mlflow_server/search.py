@@ -38,9 +38,39 @@ EXPERIMENT_PAGE = 1000
 _SEARCHABLE = re.compile(r"[^'\"`\\\x00-\x1f%]+")
 
 
-def find_runs(http: Http, source_ids: Collection[str], crew: Crew) -> dict[str, list[RemoteRun]]:
-    """Every run that carries one of ``source_ids`` in tracksync's tag, by id; ids that none carries are absent."""
-    return _find(http, f"tags.`{SOURCE_TAG}`", lambda run: run.tags.get(SOURCE_TAG, ""), source_ids, crew)
+def find_runs(
+    http: Http, source_ids: Collection[str], crew: Crew, started: tuple[int, int] | None = None
+) -> dict[str, list[RemoteRun]]:
+    """Every run that carries one of ``source_ids`` in tracksync's tag, by id; ids that none carries are absent.
+
+    ``started``: between which times (ms, both included) all of them have started, if that is known, and that they are
+    there.
+    """
+    column = f"tags.`{SOURCE_TAG}`"
+    found = _started(http, source_ids, column, started) if started is not None and len(source_ids) > 1 else None
+    return _find(http, column, _source, source_ids, crew) if found is None else found
+
+
+def _source(run: RemoteRun) -> str:
+    return run.tags.get(SOURCE_TAG, "")
+
+
+def _started(
+    http: Http, source_ids: Collection[str], column: str, started: tuple[int, int]
+) -> dict[str, list[RemoteRun]] | None:
+    """The same with one search; None if many others have started between those times, too, or if one is not found."""
+    experiments, found = experiment_ids(http), dict[str, dict[str, RemoteRun]]()
+    first, last = started
+    between = f"attributes.start_time >= {first} AND attributes.start_time <= {last}"
+    if len(experiments) > EXPERIMENTS:
+        return None
+    try:
+        runs, complete = next(_search(http, experiments, f"{column} LIKE '%' AND {between}", 2 * len(source_ids)))
+    except RefusedError:  # a server that knows no times in filters
+        return None
+    _collect(found, set(source_ids), _source, runs)
+    whole = complete and len(found) == len(source_ids)
+    return {value: list(there.values()) for value, there in found.items()} if whole else None
 
 
 def find_by_param(http: Http, key: str, values: Collection[str], crew: Crew) -> dict[str, list[RemoteRun]]:
@@ -125,14 +155,16 @@ def _collect(
             found.setdefault(value, {})[run.run_id] = run
 
 
-def _search(http: Http, experiments: Sequence[str], condition: str) -> Iterator[tuple[list[RemoteRun], bool]]:
+def _search(
+    http: Http, experiments: Sequence[str], condition: str, most: int | None = None
+) -> Iterator[tuple[list[RemoteRun], bool]]:
     """Pages of runs, each with whether it is the last."""
     for start in range(0, len(experiments), EXPERIMENTS):
         body = {
             "experiment_ids": experiments[start : start + EXPERIMENTS],
             "filter": condition,
             "run_view_type": "ALL",
-            "max_results": PAGE,
+            "max_results": most or PAGE,
         }
         last_part = start + EXPERIMENTS >= len(experiments)
         for answer in pages(http, "/runs/search", body):

@@ -137,9 +137,11 @@ class MlflowServer:
         """Set a tag of an experiment."""
         self._experiments.set_tag(experiment_id, key, value[: self.limits.tag_value])
 
-    def find_runs(self, source_ids: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
+    def find_runs(
+        self, source_ids: Collection[str], crew: Crew = ALONE, started: tuple[int, int] | None = None
+    ) -> dict[str, list[RemoteRun]]:
         """Find the runs that carry one of ``source_ids``, see :func:`search.find_runs`."""
-        return search.find_runs(self._http, source_ids, crew)
+        return search.find_runs(self._http, source_ids, crew, started)
 
     def find_by_param(self, key: str, values: Collection[str], crew: Crew = ALONE) -> dict[str, list[RemoteRun]]:
         """Find the runs of which a param is one of ``values``, see :func:`search.find_by_param`."""
