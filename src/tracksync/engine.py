@@ -130,25 +130,29 @@ class Engine:
             if self.destination.set_back:
                 self.distrust()
         self.ledger.fold()
+        for outcome in outcomes:
+            if (work := self.works.get(outcome.ref.source_id)) is not None:
+                work.delivered = Delivered()  # told; what a pass has delivered that fails is told by the next one
         return outcomes
 
     def _group(self, refs: Sequence[RunRef]) -> list[Outcome]:
         """One pass over a few runs: look, bind, link, replay."""
-        done, new, bound = list[Outcome](), list[Work](), set[str]()
-        hands = parents_first(self._take(refs, done))
-        turns = modelsync.turns([delta for _, delta in hands])
+        done, bound = list[Outcome](), set[str]()
+        taken = parents_first(self._take(refs, done))
+        turns = modelsync.turns([delta for _, delta in taken])
         with Replays(self._pool, lambda: self.parts.pulse(Phase.BUSY, "")) as replays:
-            for portion in portions(hands):
+            for portion in portions(taken):
                 if self.parts.stop.is_set() or self._away.is_set():
                     break
                 self.parts.pulse(Phase.BUSY, "")
-                for work, delta in self._bind(portion, done, new):
+                hands, new = self._bind(portion, done)
+                for work, delta in hands:
                     bound.add(work.ref.source_id)
                     replays.add(turns[delta.header.source_id], self._guard, work, self._replay, delta)
-            if not self._away.is_set():
+                # Now, whatever becomes of those to come: when these are known for certain nobody does it any more.
                 self.binder.heal(new, but=bound)
-                # A child that was looked at before its parent had an id, and that waits by no tag on the server.
-                done = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]
+            # A child that was looked at before its parent had an id, and that waits by no tag on the server.
+            done = [replace(o, again=o.again or self._parents.linkable(o.entry)) for o in done]
         self.intake.experiment_tags.deliver()
         return done + replays.outcomes
 
@@ -157,7 +161,6 @@ class Engine:
         for ref in refs:
             self.parts.pulse(Phase.BUSY, "")
             work = self.work(ref)
-            work.delivered = Delivered()
             taken = self._guard(work, self.intake.look)
             if isinstance(taken, Delta):
                 hands.append((work, taken))
@@ -243,10 +246,11 @@ class Engine:
             self._away.set()
             raise
 
-    def _bind(self, hands: Sequence[Hand], done: list[Outcome], new: list[Work]) -> list[Hand]:
+    def _bind(self, hands: Sequence[Hand], done: list[Outcome]) -> tuple[list[Hand], list[Work]]:
         """Find or make the counterparts of those that have none yet, or whose create was not looked at twice.
 
-        Returns those that have one now, with what is left to tell; they know their parents.
+        Returns those that have one now, with what is left to tell, and for which of them children may have waited.
+        They know their parents.
         """
         unsure = self.binder.find(hands)
         bound: list[Hand] = []
@@ -257,10 +261,9 @@ class Engine:
                 done.append(outcome)
             else:
                 bound.append((work, delta if candidate is None else self.binder.rest(work, delta)))
-        new += [work for work, _ in bound if work.ref.source_id in unsure]
         self._parents.find(work.entry for work, _ in bound)
         self._parents.resolve(work for work, _ in bound)
-        return bound
+        return bound, [work for work, _ in bound if work.ref.source_id in unsure]
 
     def _replay(self, work: Work, delta: Delta) -> Outcome:
         entry = work.entry

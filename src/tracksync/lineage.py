@@ -131,13 +131,14 @@ class Parents:
         works = list(works)
         wanted = {name for work in works for name in work.entry.waits_for if name != work.entry.source_id}
         certain = {name: run_id for name in wanted if (run_id := self._certain(name)) is not None}
+        began, unsure = time.monotonic(), set[str]()
         found = self._on_server({n for n in wanted - certain.keys() if self._absent_for(n) <= 0})
-        now, unsure = time.monotonic(), set[str]()
         for name, run_id in found.items():
-            if self._seen.get(name, ("", 0.0))[0] != run_id:
-                self._seen[name] = run_id, now
-            if now - self._seen[name][1] < APART:
+            seen, ended = self._seen.get(name, ("", 0.0))
+            if seen != run_id or began - ended < APART:
                 unsure.add(name)
+            if seen != run_id:
+                self._seen[name] = run_id, time.monotonic()
         certain |= {name: found[name] for name in found.keys() - unsure}
         for work in works:
             work.kin |= {name: certain[name] for name in work.entry.waits_for if name in certain}

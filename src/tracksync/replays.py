@@ -23,6 +23,8 @@ TICK, STUCK = 5.0, 1800.0
 class Replays:
     """Use as a context manager: it is over when all are, and raises the first of their errors then.
 
+    An interrupt ends it at once.
+
     Args:
         pool: has the threads.
         pulse: called every few seconds while replays are waited for, unless nothing comes of one for all too long.
@@ -48,6 +50,8 @@ class Replays:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            return  # asked to end: nobody waits for replays, of which some have not even begun
         self._wait()
         if error is None:
             for turn in sorted(self._later):

@@ -18,13 +18,16 @@ from tracksync.report import Plan
 from tracksync.trust import trust
 from tracksync.work import Work, meant
 
+#: Of the runs that are not sent first one in so many is looked up to say what will be sent.
+ASKED = 25
+
 
 def survey(engine: Engine, refs: Iterable[RunRef], *, exact: bool = False) -> Plan:
     """Count what the server lacks: runs, points, files and their bytes.
 
     Runs that the ledger does not know are looked up on the server first: after the loss of a ledger there may be
-    nothing to send at all. Unless it has to be ``exact``, those that would be sent first stand for all of a group if
-    the server has none of them: each is looked up before it is made anyway, while others are sent.
+    nothing to send at all. Unless it has to be ``exact``, those that would be sent first and a few others stand for
+    all of a group if the server has none of them: each is looked up before it is made anyway, while others are sent.
 
     Raises:
         UnreachableError, ConfigError: as the destination raises them.
@@ -69,9 +72,10 @@ def _missing(engine: Engine, group: Sequence[RunRef], left_out: list[RunRef], *,
         elif meant(delta, engine.settings) and work.entry.state is not State.REMOVED:
             read.append((work, delta))
     unknown = parents_first((work, delta) for work, delta in read if work.entry.run_id is None)
-    known = _known(engine, unknown[:FIRST])
+    first, others = unknown[:FIRST], unknown[FIRST:]
+    known = _known(engine, first + others[::ASKED])
     if known or exact:
-        known += _known(engine, unknown[FIRST:])
+        known += _known(engine, [hand for place, hand in enumerate(others) if place % ASKED])
     # Forget what was worked out just to count: nothing of it is recorded, and the pass must not take it for certain.
     for candidate in known:
         engine.works.pop(candidate.entry.source_id, None)

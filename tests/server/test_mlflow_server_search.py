@@ -87,7 +87,7 @@ def test_one_id_costs_one_search_and_many_share_pages(put, any_server, make_prox
     assert proxy.writes == []
 
 
-@pytest.mark.parametrize(("there", "searches"), [(6, 1), (7, 4)])
+@pytest.mark.parametrize(("there", "searches"), [(5, 1), (7, 4)])
 def test_those_of_one_time_are_found_at_once_unless_many_others_are_of_it(put, any_server, make_proxy, there, searches):
     ids, first = new_ids(3), 1_000_000 * random.randrange(1_000_000)
     made = {source_id: [put(source_id, start=first + number)] for number, source_id in enumerate(ids)}

@@ -65,7 +65,8 @@ def _started(
     if len(experiments) > EXPERIMENTS:
         return None
     try:
-        runs, complete = next(_search(http, experiments, f"{column} LIKE '%' AND {between}", 2 * len(source_ids)))
+        pages = _search(http, experiments, f"{column} LIKE '%' AND {between}", 2 * len(source_ids))
+        runs, complete = next(pages, ([], False))  # none where no experiment may be seen
     except RefusedError:  # a server that knows no times in filters
         return None
     _collect(found, set(source_ids), _source, runs)
