@@ -183,9 +183,9 @@ def test_small_artifacts_use_every_thread_and_large_ones_their_share(
                 together.set()
         assert together.wait(20)
         time.sleep(0.05)  # for one more than there should be to come
-        handler.forward(request)
         with lock:
-            now.remove(request.path)
+            now.remove(request.path)  # before the answer, which the next one may follow at once
+        handler.forward(request)
 
     proxy.act("mlflow-artifacts", act, method="PUT")
     push(store, settings)
