@@ -47,31 +47,7 @@ def find_runs(
     there.
     """
     column = f"tags.`{SOURCE_TAG}`"
-    found = _started(http, source_ids, column, started) if started is not None and len(source_ids) > 1 else None
-    return _find(http, column, _source, source_ids, crew) if found is None else found
-
-
-def _source(run: RemoteRun) -> str:
-    return run.tags.get(SOURCE_TAG, "")
-
-
-def _started(
-    http: Http, source_ids: Collection[str], column: str, started: tuple[int, int]
-) -> dict[str, list[RemoteRun]] | None:
-    """The same with one search; None if many others have started between those times, too, or if one is not found."""
-    experiments, found = experiment_ids(http), dict[str, dict[str, RemoteRun]]()
-    first, last = started
-    between = f"attributes.start_time >= {first} AND attributes.start_time <= {last}"
-    if len(experiments) > EXPERIMENTS:
-        return None
-    try:
-        pages = _search(http, experiments, f"{column} LIKE '%' AND {between}", 2 * len(source_ids))
-        runs, complete = next(pages, ([], False))  # none where no experiment may be seen
-    except RefusedError:  # a server that knows no times in filters
-        return None
-    _collect(found, set(source_ids), _source, runs)
-    whole = complete and len(found) == len(source_ids)
-    return {value: list(there.values()) for value, there in found.items()} if whole else None
+    return _find(http, column, lambda run: run.tags.get(SOURCE_TAG, ""), source_ids, crew, started)
 
 
 def find_by_param(http: Http, key: str, values: Collection[str], crew: Crew) -> dict[str, list[RemoteRun]]:
@@ -80,17 +56,29 @@ def find_by_param(http: Http, key: str, values: Collection[str], crew: Crew) -> 
 
 
 def _find(
-    http: Http, column: str, value_of: Callable[[RemoteRun], str], values: Collection[str], crew: Crew
+    http: Http,
+    column: str,
+    value_of: Callable[[RemoteRun], str],
+    values: Collection[str],
+    crew: Crew,
+    started: tuple[int, int] | None = None,
 ) -> dict[str, list[RemoteRun]]:
     """Every run with one of ``values`` in a column, by value.
 
     MLflow has no IN for tags. Either all synchronised runs are paged through, or each id is searched for; which is
     cheaper is known only at the end, so pages are read for as long as they take no longer than the searches would:
     about twice the cheaper way at most (ski rental). Ids with quotes can only be found the first way.
+
+    Of several that have all ``started`` within some time one page shows all, unless many others have, too.
     """
     wanted = set(values)
     experiments = experiment_ids(http) if wanted else []
     found: dict[str, dict[str, RemoteRun]] = {}
+    if started is not None and len(wanted) > 1:
+        runs = _started(http, experiments, column, started, 2 * len(wanted))
+        _collect(found, wanted, value_of, runs or ())
+        if runs is not None and found.keys() == wanted:
+            return {value: list(there.values()) for value, there in found.items()}
 
     def look_for(value: str) -> None:
         for runs, _ in _search(http, experiments, f"{column} = '{value}'"):
@@ -109,6 +97,19 @@ def _find(
     if not complete:
         crew.each(look_for, single)
     return {value: list(runs.values()) for value, runs in found.items()}
+
+
+def _started(
+    http: Http, experiments: Sequence[str], column: str, started: tuple[int, int], most: int
+) -> list[RemoteRun] | None:
+    """The runs with a value in a column that have started within some time; None if more than ``most``, or unknown."""
+    between = "attributes.start_time >= {} AND attributes.start_time <= {}".format(*started)
+    try:
+        pages = _search(http, experiments, f"{column} LIKE '%' AND {between}", most)
+        runs, complete = next(pages, ([], False))  # none where no experiment may be seen
+    except RefusedError:  # a server that knows no times in filters
+        return None
+    return runs if complete else None
 
 
 def _page_through(
