@@ -24,7 +24,15 @@ SECTIONS = {
     ),
     "It comes right by itself": (
         "`watch` tries again; run `push` or `watch --once` again (75: the server is away, 4: another process has it).",
-        ("UnreachableError", "UncertainError", "NotSettledError", "GoneError", "RemovedError", "LeaseError"),
+        (
+            "UnreachableError",
+            "SetBackError",
+            "UncertainError",
+            "NotSettledError",
+            "GoneError",
+            "RemovedError",
+            "LeaseError",
+        ),
     ),
     "What doctor finds": ("Lines of `tracksync doctor` that are not `ok`.", ("Finding",)),
 }

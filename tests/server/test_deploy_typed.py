@@ -23,7 +23,7 @@ set -eu
 systemctl() {
     case "$1" in
     edit) mkdir -p "$HOST/etc/systemd/system/$2.d"; cp "$HOST/drop-in" "$HOST/etc/systemd/system/$2.d/override.conf" ;;
-    daemon-reload) ;;
+    daemon-reload | stop) ;;
     *) local verb=$1; shift; [ "$1" != --now ] || shift; command systemctl --quiet --root="$HOST" "$verb" "$@" ;;
     esac
 }
@@ -99,6 +99,7 @@ def test_hundreds_of_users_and_the_way_back(host):
     spool, metrics = (host.root / "var" / name for name in ("spool/tracksync", "lib/tracksync-metrics"))
     assert [oct(place.stat().st_mode & 0o7777) for place in (spool, metrics)] == ["0o1777", "0o1777"]
     (host.root / "var/lib/tracksync").mkdir()  # systemd makes it when a service starts
+    host("systemctl enable --now tracksync@alice")
     (back,) = blocks("Uninstalling")
     host(back)
     left = [str(path.relative_to(host.root)) for path in host.root.rglob("*") if "tracksync" in path.name]

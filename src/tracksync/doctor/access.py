@@ -97,7 +97,7 @@ def server(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.OK, SERVER, text)
     yield Finding(Level.OK, SERVER, _takes(limits))
     if not limits.colon_in_key:
-        hint = "such keys get another name there, and the whole one is kept in an artifact"
+        hint = "such keys get another name there, and the tag tracksync.key.NAME tells the whole one"
         yield Finding(Level.WARNING, SERVER, 'it takes no ":" in a key', hint)
     if not limits.models:
         hint = "they are kept for later, and sent after its upgrade"
