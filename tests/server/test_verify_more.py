@@ -1,12 +1,14 @@
 """Damage that `tracksync verify` must find and `--repair` mend, and what looks like damage and is people's work."""
 
 import pytest
+from click.testing import CliRunner
 from test_verify import checked, damage, deliver, items, mended, settings, theirs
 
 from oracle import assert_equal, client_of, counterpart, found
 from rawstore import RUNNING, START, RawStore, points
 from tracksync.api import push, verify
 from tracksync.audit import content
+from tracksync.cli import main
 from tracksync.cli.comparison import Comparisons
 
 PARENT = "mlflow.parentRunId"
@@ -29,6 +31,21 @@ def test_a_parent_that_people_deleted_keeps_its_children(server, store, experime
     assert (audit.exit_code, items(audit)) == (0, [])
     assert any("parent is deleted" in note for finding in audit.findings for note in finding.notes)
     assert counterpart(server.url, child.id).data.tags[PARENT] == there
+
+
+def test_artifacts_that_lie_elsewhere_are_compared_where_they_were_read(server, store, experiment_name, tmp_path):
+    store.run(experiment_name, artifact_uri="file:///old/place")
+    kept = tmp_path / "new" / "place" / "notes.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("x")
+    there = (str(store.root), "--to", server.url, "--settle", "0s", "--path-map", f"/old={tmp_path / 'new'}")
+
+    def code(command):
+        return CliRunner().invoke(main, [command, *there]).exit_code
+
+    assert (code("push"), code("verify")) == (0, 0)
+    kept.write_text("more")
+    assert code("verify") == 6
 
 
 LARGEST = "1.7976931348623157e+308"

@@ -120,3 +120,10 @@ def test_only_what_was_asked_for(state_dir, tmp_path):
     assert (place["destination"], [run["source_id"] for run in place["runs"]]) == (TO, ["a" * 32])
     assert [store["store"] for store in place["stores"]] == [f"h:{tmp_path}/a"]
     assert place["totals"] == {"pending": 1}
+
+
+def test_all_servers_are_shown_whichever_the_settings_name(state_dir, tmp_path):
+    for to in (TO, "https://other.example.org"):
+        Ledger(state_dir, to).take(Entry(source_id="a" * 32, kind="k", store="h:/s", path="/s/1"))
+    (tmp_path / "config.toml").write_text(f'to = "{TO}"\n')
+    assert len(told("--config", tmp_path / "config.toml")["destinations"]) == 2

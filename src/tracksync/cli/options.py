@@ -202,6 +202,6 @@ sending = combine(
 )  # fmt: skip
 #: What ``verify`` has in common with them.
 comparing = combine(
-    to, token_file, token_command, experiment, since, shaping, settle, bwlimit, deleted, convention, state_dir,
-    config, quiet, log_format,
+    to, token_file, token_command, experiment, since, shaping, settle, path_map, bwlimit, deleted, convention,
+    state_dir, config, quiet, log_format,
 )  # fmt: skip

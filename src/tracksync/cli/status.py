@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from tracksync.cli import options
 from tracksync.cli.figures import drawable
@@ -63,7 +64,9 @@ def command(
 
     if live and others["json"]:
         raise click.UsageError("--live and --json exclude each other")
-    server = destination(to) if to else None
+    # A file names where runs go, not what to look at: those of its [[store]] tables may go elsewhere.
+    named = ctx.get_parameter_source("to") is ParameterSource.COMMANDLINE
+    server = destination(to) if to and named else None
     read = partial(_read, state_dir or default_state_dir(), server, paths, stale_after)
     if live:
         ctx.exit(_live(read))
