@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from tracksync import binding, lineage, tags
 from tracksync.adoption import agrees, strangers, take_over
 from tracksync.conventions import Convention
-from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError, UncertainError
+from tracksync.errors import (
+    GoneError,
+    HeldError,
+    LeaseError,
+    NotSettledError,
+    RefusedError,
+    RemovedError,
+    UncertainError,
+)
 from tracksync.fitting import fit
 from tracksync.hands import Hand, generations
 from tracksync.lease import Leases
@@ -137,7 +146,7 @@ class Binder:
 
         Raises:
             UncertainError: the reply to the create was lost.
-            HeldError, RefusedError, RemovedError: why it has no counterpart.
+            HeldError, RefusedError, RemovedError, LeaseError: why it has no counterpart.
         """
         if candidate.error is not None:
             raise candidate.error
@@ -181,7 +190,8 @@ class Binder:
             if work is not None:
                 lineage.linked(work.entry, parent)
             if work is not None and work.taken:
-                work.commit(self._parts)
+                with suppress(LeaseError):  # whoever has taken it over finds the link on the server
+                    work.commit(self._parts)
             elif self._leases.acquire(source_id):
                 # In nobody's hands, and our own look at it had nothing to do: what is recorded counts, not our look.
                 if (entry := self._parts.ledger.get(source_id)) is not None:

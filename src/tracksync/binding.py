@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from tracksync import tags
 from tracksync.destination import Destination, Limits, RemoteRun
-from tracksync.errors import HeldError, RefusedError, RemovedError, TracksyncError, UncertainError
+from tracksync.errors import HeldError, LeaseError, RefusedError, RemovedError, TracksyncError, UncertainError
 from tracksync.ledger import Entry, Ledger
 from tracksync.model import RunHeader, Store
 from tracksync.pointset import PointSet
@@ -113,7 +113,8 @@ def _bind(candidate: Candidate, runs: Sequence[RemoteRun], limits: Limits) -> No
     except HeldError as error:
         candidate.error = error
         return
-    candidate.adopted = candidate.adopted or (kept.run_id != entry.run_id and not candidate.created)
+    # Also where the reply to a create was lost and another process has made the one that is kept.
+    candidate.adopted = candidate.adopted or (kept.run_id != entry.run_id and not (candidate.created and kept in own))
     if entry.run_id not in (None, kept.run_id):
         # what was delivered went to a run that is not the one to keep: start over there
         candidate.adopted = True
@@ -148,8 +149,8 @@ def create(
         except UncertainError as error:
             log.info("reply to create lost, looking for the run: %(why)s", {"why": error})
             made.append(candidate)
-        except (HeldError, RefusedError, RemovedError) as error:
-            candidate.error = error
+        except (HeldError, RefusedError, RemovedError, LeaseError) as error:
+            candidate.error = error  # its own affair: the others go on
 
     spread(make, candidates)
     return made
@@ -182,7 +183,8 @@ def _creatable(destination: Destination, candidate: Candidate, own: Collection[s
 
 def _create(destination: Destination, ledger: Ledger, candidate: Candidate) -> None:
     entry, header = candidate.entry, candidate.header
-    experiment_id = entry.experiment_id or destination.ensure_experiment(candidate.experiment, header.experiment_id)
+    # By its name each time: where an earlier create failed another one may have been named since.
+    experiment_id = destination.ensure_experiment(candidate.experiment, header.experiment_id)
     entry.experiment_id = experiment_id
     entry.claim = entry.claim or secrets.token_hex(16)
     entry.confirmed = False

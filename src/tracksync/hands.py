@@ -21,14 +21,20 @@ FIRST = 8
 def generations(items: Iterable[T], entry_of: Callable[[T], Entry]) -> Iterator[list[T]]:
     """Parents before their children: the create of a child can name the parent that is there by then.
 
-    Runs that are each other's parents come last, together.
+    So do other runs that one names in its params: what is sent without an id that comes later stays without it until
+    the next pass. Runs that are each other's parents come last, together.
     """
     left = {entry_of(item).source_id: item for item in items}
     while left:
-        ready = [item for item in left.values() if entry_of(item).parent not in left] or list(left.values())
+        ready = [item for item in left.values() if _before(entry_of(item)).isdisjoint(left)] or list(left.values())
         for item in ready:
             del left[entry_of(item).source_id]
         yield ready
+
+
+def _before(entry: Entry) -> set[str | None]:
+    """The runs that have to be there before it."""
+    return {entry.parent, *(name for name in entry.waits_for if name != entry.source_id)}
 
 
 def parents_first(hands: Iterable[Hand]) -> list[Hand]:

@@ -100,6 +100,7 @@ def untold(work: Work, todo: Delta, parts: Parts) -> bool:
     idle = not parts.lane.busy(entry.source_id)
     return (
         not todo.empty
+        or revives(work, todo)
         or (idle and not entry.clean)
         or told.get("name") != todo.header.name
         or bool(lineage.link(entry))
@@ -115,12 +116,20 @@ def untold(work: Work, todo: Delta, parts: Parts) -> bool:
     )
 
 
+def revives(work: Work, todo: Delta) -> bool:
+    """Whether a run that is deleted on the server, and not here, has to be restored there first."""
+    return work.remote is not None and work.remote.deleted and not todo.header.deleted
+
+
 def begin(work: Work, todo: Delta, parts: Parts) -> None:
     """Journal that writes follow, and tell the server what is true of the run itself from the start."""
     entry, header, told = work.entry, todo.header, work.entry.cursor.parts["fields"]
     entry.clean, entry.stamp, entry.fingerprint, entry.state = False, None, None, State.SYNCING
     parts.written.add(entry.source_id)
     work.commit(parts)
+    if revives(work, todo):
+        parts.destination.restore_run(work.run_id)
+        work.remote = None  # what it was: asked anew where it counts
     grows = bool(todo.files or todo.models) or any(tail.size()[0] for tail in todo.metrics)
     if entry.status is not None and not header.deleted and (grows or not header.ended):
         # A run that reads FINISHED on the server is complete there: while it grows again it is running.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from tracksync.binding import Candidate
 from tracksync.destination import RemoteRun
 from tracksync.engine import GROUP, Engine
-from tracksync.errors import GoneError, HeldError, NotSettledError, RemovedError
+from tracksync.errors import GoneError, HeldError, NotSettledError, RefusedError, RemovedError, UnreachableError
 from tracksync.hands import FIRST, Hand, parents_first
 from tracksync.ledger import State
 from tracksync.locate import batched
@@ -94,7 +94,10 @@ def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun
         work.remote, work.fresh = adopted[work.ref.source_id], True
         try:
             delta = trust(work, delta, engine.parts)
-        except (RemovedError, HeldError, NotSettledError, GoneError):
+        except (RemovedError, HeldError, RefusedError, NotSettledError, GoneError):
+            return None  # said when it is its turn
+        except UnreachableError:
+            engine.destination.probe()  # a server that does not answer for one run is not one that is away
             return None
     todo = sendable(work, delta, engine.parts)
     return todo if work.entry.run_id is None or untold(work, todo, engine.parts) else None

@@ -48,7 +48,6 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         ours = (entry.status or "").endswith(" deleted")  # followed the source then, and follows it now
         if not (ours or parts.settings.restore):
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")
-        parts.destination.restore_run(work.run_id)
     if not delta.header.ended and (end := ended.said(remote)) is not None:
         # The ledger is new, or another process has closed it; what Slurm said then it has forgotten.
         ended.close(entry, end)

@@ -50,6 +50,19 @@ def test_a_refusal_that_passes_is_tried_again_after_a_while(push, store, proxy, 
     assert_equal(store.root, server.url)
 
 
+def test_a_run_that_an_experiment_did_not_take_goes_to_the_one_that_is_named_then(
+    push, store, proxy, server, experiment_name
+):
+    run = store.run(experiment_name)
+    refusal = '{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}'
+    proxy.answer("runs/create", 403, body=refusal, times=None)
+    assert push().exit_code == 5
+    proxy.clear()
+    assert push(experiment=f"mine, {experiment_name}", retry=True).exit_code == 0
+    there = client_of(server.url).get_experiment(counterpart(server.url, run.id).info.experiment_id)
+    assert there.name == f"mine, {experiment_name}"
+
+
 def test_the_pause_grows_with_each_refusal(push, store, proxy, experiment_name, state_dir, monkeypatch):
     run = store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"})
     refuse_points(proxy)

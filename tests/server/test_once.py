@@ -329,6 +329,20 @@ def test_a_run_deleted_on_the_server_stays_so_when_the_ledger_is_lost(full, sett
     assert counterpart(server.url, ended.id).info.lifecycle_stage == "deleted"
 
 
+def test_a_dry_run_revives_nothing_when_the_ledger_is_lost(full, settings, server, proxy, state_dir):
+    tracksync.push([full.root], settings=settings)
+    ended = only(full, "child 0")
+    client_of(server.url).delete_run(counterpart(server.url, ended.id).info.run_id)
+    shutil.rmtree(state_dir)
+    proxy.clear()
+    restoring = replace(settings, restore=True)
+    report = tracksync.push([full.root], settings=restoring, dry_run=True)
+    assert (proxy.writes, report.plan.runs) == ([], 1)
+    assert tracksync.push([full.root], settings=restoring).exit_code == 0
+    assert counterpart(server.url, ended.id).info.lifecycle_stage == "active"
+    assert_equal(full.root, server.url)
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_what_people_edit_on_the_server_stays(full, settings, server, state_dir, lost):
     tracksync.push([full.root], settings=settings)

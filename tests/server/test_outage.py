@@ -1,7 +1,10 @@
 """A server that is away is found out once, not by every run."""
 
 import random
+import shutil
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +15,7 @@ from rawstore import START, RawStore
 from tracksync.config import Settings
 from tracksync.errors import UnreachableError
 from tracksync.hands import FIRST
+from tracksync.ledger import Entry, Ledger
 
 
 @pytest.fixture
@@ -46,6 +50,58 @@ def test_a_server_that_fails_for_one_run_fails_no_other(store, server, proxy, st
     assert held.source_id == run.id
     proxy.clear()
     assert tracksync.push(store.root, settings=settings).exit_code == 0
+    assert_equal(store.root, server.url)
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_a_server_that_fails_for_one_run_before_anything_is_sent_fails_no_other(
+    server, proxy, state_dir, tmp_path, experiment_name, monkeypatch, status
+):
+    monkeypatch.setattr(tracksync.api, "ATTEMPTS", 0.0)
+    settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
+    store = RawStore(tmp_path / "mlruns")
+    known = store.run(experiment_name, artifacts={"a.txt": "1"})
+    assert tracksync.push(store.root, settings=settings).exit_code == 0
+    shutil.rmtree(state_dir)
+    known.artifact("a.txt", "more")  # what the server says of its artifacts is no proof any more: it is asked
+    other = store.run(experiment_name, metrics={"loss": f"{START} 1.0 0\n"})
+    proxy.answer("artifacts/list", status, body="{}", times=None)
+    report = tracksync.push(store.root, settings=settings)
+    assert report.exit_code == 5
+    assert counterpart(server.url, other.id).info.status == "FINISHED"
+    proxy.clear()
+    assert tracksync.push(store.root, settings=replace(settings, retry=True)).exit_code == 0
+    assert_equal(store.root, server.url)
+
+
+@pytest.mark.parametrize("when", ["before it is made", "before it is held"])
+def test_a_run_that_another_host_takes_over_fails_no_other(server, proxy, state_dir, tmp_path, experiment_name, when):
+    settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
+    store = RawStore(tmp_path / "mlruns")
+    taken, other = (store.run(experiment_name, params={"lr": "1"}, start_time=START + place) for place in range(2))
+
+    def take(_seen):
+        ledger = Ledger(state_dir, proxy.url)  # as a host does that has heard nothing of this one for too long
+        ledger.take(ledger.get(taken.id) or entry)
+
+    def take_and_refuse(handler, seen):
+        if taken.id.encode() not in seen.body or refused.is_set():
+            handler.forward(seen)
+        else:
+            refused.set()
+            take(seen)
+            handler.reply(seen, 403, {}, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')
+
+    refused = threading.Event()
+
+    entry = Entry(source_id=taken.id, kind="mlflow-file", store=f"h:{store.root}", path=str(taken.path))
+    if when == "before it is made":
+        proxy.call("experiments/get-by-name", take)
+    else:
+        proxy.act("runs/create", take_and_refuse)
+    report = tracksync.push(store.root, settings=settings)
+    assert (report.exit_code, len(report.runs)) == (0, 2), "it is taken back when the other host is silent"
+    assert counterpart(server.url, other.id).info.status == "FINISHED"
     assert_equal(store.root, server.url)
 
 

@@ -27,6 +27,14 @@ def test_runs_that_are_each_others_parents_come_last_together():
     assert found == [["free"], ["a", "b", "below", "itself"]]
 
 
+def test_a_run_whose_params_name_another_one_comes_after_it():
+    fork = entry("fork", "parent")
+    fork.waits_for = ["resumed", "fork", "elsewhere"]
+    entries = [fork, entry("resumed", "parent"), entry("parent")]
+    found = [names(generation) for generation in generations(entries, lambda one: one)]
+    assert found == [["parent"], ["resumed"], ["fork"]]
+
+
 def test_runs_of_one_generation_go_by_their_start():
     def hand(name, start, parent=None):
         return SimpleNamespace(entry=entry(name, parent)), SimpleNamespace(header=SimpleNamespace(start_time=start))
