@@ -286,6 +286,33 @@ def test_two_hosts_that_create_in_the_same_instant_keep_the_same_run(
     assert_equal(store.root, server.url)
 
 
+def test_a_host_whose_creates_got_no_answer_sends_nothing_again_to_the_runs_of_another_one(
+    store, experiment_name, server, make_proxy, settings, tmp_path
+):
+    runs = [store.run(experiment_name, name=f"run {number}") for number in range(12)]
+    for run in runs:
+        run.log("loss", [3.0, 2.0, 1.0])
+        run.end()
+    mine = make_proxy(server.url)
+    own = replace(settings, to=mine.url, state_dir=tmp_path / "own")
+    other = replace(settings, to=make_proxy(server.url).url, state_dir=tmp_path / "other")
+
+    def overtaken(handler, seen):
+        with lock:  # the other one has delivered all of them before the first create is carried out
+            if not theirs:
+                theirs.append(tracksync.push([store.root], settings=other))
+        handler.forward(seen, drop=True)
+
+    lock, theirs = threading.Lock(), []
+    mine.act("runs/create", overtaken)
+    report = tracksync.push([store.root], settings=own)
+    assert (report.exit_code, theirs[0].exit_code) == (0, 0)
+    kept = {run.run_id for run in theirs[0].runs} & {run.run_id for run in report.runs}
+    assert kept, "each of its runs has the larger id"
+    again = [seen for seen in mine.writes if b'"metrics"' in seen.body and any(i.encode() in seen.body for i in kept)]
+    assert again == []
+
+
 def test_a_run_deleted_on_the_server_stays_deleted_until_it_is_asked_for(full, settings, server, proxy):
     tracksync.push([full.root], settings=settings)
     live = only(full, "live")
