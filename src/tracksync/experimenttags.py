@@ -27,8 +27,8 @@ class ExperimentTags:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        #: the tags as they were looked at last, by the tag that tells of them; with a run of the experiment
-        self._seen: dict[str, tuple[Entry, Mapping[str, str]]] = {}
+        #: the tags as they were looked at last, by the tag that tells of them; with runs of the experiment
+        self._seen: dict[str, tuple[list[Entry], Mapping[str, str]]] = {}
         self._told: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def see(self, ref: RunRef, entry: Entry, header: RunHeader) -> None:
@@ -36,7 +36,10 @@ class ExperimentTags:
         if header.experiment_tags:
             # by the path alone: the same store is seen from several login nodes
             where = hashlib.sha256(f"{ref.store.root}\n{header.experiment_id}".encode("utf-8", "surrogateescape"))
-            self._seen[tags.EXPERIMENT_TOLD + where.hexdigest()[:16]] = (entry, header.experiment_tags)
+            told_by = tags.EXPERIMENT_TOLD + where.hexdigest()[:16]
+            runs, _ = self._seen.get(told_by, ([], {}))
+            runs.append(entry)
+            self._seen[told_by] = runs, header.experiment_tags
 
     def deliver(self) -> None:
         """Send what is new of the experiments that are on the server by now.
@@ -44,15 +47,22 @@ class ExperimentTags:
         Raises:
             UnreachableError, ConfigError: as the destination raises them.
         """
-        for told_by, (entry, values) in self._seen.items():
-            if entry.experiment_id is None or self._told.get((entry.experiment_id, told_by)) == values:
-                continue
-            try:
-                self._tell(entry.experiment_id, told_by, values)
-            except (RefusedError, HeldError) as error:
-                self._parts.remark(f"the tags of experiment {entry.experiment!r} cannot be read there: {error}")
-            # Only now: what a server that went away did not take is told when it is back.
-            self._told[entry.experiment_id, told_by] = dict(values)
+        for told_by, (runs, values) in self._seen.items():
+            # The last one that was sent: others, deleted at the source or held, do not tell which experiment it is.
+            runs[:] = [entry for entry in runs if entry.experiment_id is not None][-1:]
+            for entry in runs:
+                self._deliver(entry, told_by, values)
+
+    def _deliver(self, entry: Entry, told_by: str, values: Mapping[str, str]) -> None:
+        assert entry.experiment_id is not None
+        if self._told.get((entry.experiment_id, told_by)) == values:
+            return
+        try:
+            self._tell(entry.experiment_id, told_by, values)
+        except (RefusedError, HeldError) as error:
+            self._parts.remark(f"the tags of experiment {entry.experiment!r} cannot be read there: {error}")
+        # Only now: what a server that went away did not take is told when it is back.
+        self._told[entry.experiment_id, told_by] = dict(values)
 
     def forget(self) -> None:
         """Compare all with the server again: it may be back from a backup."""

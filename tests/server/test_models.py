@@ -527,6 +527,18 @@ class TestExperimentTags:
         push(full, settings)
         assert proxy.writes == []
 
+    def test_they_arrive_also_where_the_run_that_is_listed_last_is_not_sent(
+        self, settings, server, experiment_name, tmp_path
+    ):
+        store = Writer(tmp_path / "another")
+        runs = [store.run(experiment_name) for _ in range(3)]
+        for run in runs:
+            run.end()
+        store.client.delete_run(max(run.id for run in runs))
+        store.client.set_experiment_tag(store.experiment(experiment_name), "team", "ocean")
+        push(store, settings)
+        assert self.tags(server, experiment_name)["team"] == "ocean"
+
     def test_one_that_the_server_was_away_for_is_sent_when_it_is_back(
         self, full, settings, server, proxy, experiment_name
     ):
