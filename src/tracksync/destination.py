@@ -2,7 +2,8 @@
 
 Every method raises:
     UnreachableError: no answer, or "not now"; nothing happened, or asking again does no harm.
-    UncertainError: only by writes that must not be repeated blindly (``create_run``, ``log_metrics``).
+    UncertainError: only by writes that must not be repeated blindly (``create_run``, ``log_metrics``, and their like
+        for logged models).
     ConfigError: wrong credentials, or not an MLflow server.
     RefusedError: the server refused what the request holds.
     RemovedError: the run is deleted on the server.

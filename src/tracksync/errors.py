@@ -1,7 +1,7 @@
 """Errors, named by what to do about them. A message says what and where; ``hint`` says what to do.
 
-Three branches: *retry* (UnreachableError, UncertainError, NotSettledError), *hold this run* (HeldError,
-RefusedError, RemovedError, GoneError), *stop* (ConfigError, LeaseError).
+Four branches: *retry* (UnreachableError, UncertainError, NotSettledError), *hold this run* (HeldError,
+RefusedError, RemovedError, GoneError), *leave it to the other process* (LeaseError), *stop* (ConfigError).
 """
 
 from __future__ import annotations
