@@ -81,6 +81,6 @@ class Book:
         axes.axhline(1, color="black", linewidth=0.8)
         axes.set_xticks(range(len(labels)), labels, fontsize=8)
         axes.set_ylabel("tracksync ÷ raw ceiling")
-        axes.legend()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
         figure.savefig(PLOT, dpi=110)
         pyplot.close(figure)
