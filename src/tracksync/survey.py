@@ -98,6 +98,7 @@ def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun
             return None  # said when it is its turn
         except UnreachableError:
             engine.destination.probe()  # a server that does not answer for one run is not one that is away
+            adopted.clear()  # it would be waited for with each of the others, too: they count as they are
             return None
     todo = sendable(work, delta, engine.parts)
     return todo if work.entry.run_id is None or untold(work, todo, engine.parts) else None

@@ -74,6 +74,23 @@ def test_a_server_that_fails_for_one_run_before_anything_is_sent_fails_no_other(
     assert_equal(store.root, server.url)
 
 
+def test_a_plan_waits_for_one_run_that_the_server_does_not_answer_for_and_not_for_all(
+    server, proxy, state_dir, tmp_path, experiment_name, monkeypatch
+):
+    monkeypatch.setattr(tracksync.api, "ATTEMPTS", 0.0)
+    settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0)
+    store = RawStore(tmp_path / "mlruns")
+    runs = [store.run(experiment_name, artifacts={"a.txt": "1"}) for _ in range(4)]
+    assert tracksync.push(store.root, settings=settings).exit_code == 0
+    shutil.rmtree(state_dir)
+    for run in runs:
+        run.artifact("a.txt", "more")
+    proxy.clear()
+    proxy.answer("artifacts/list", 503, body="{}", times=None)
+    tracksync.push(store.root, settings=settings, dry_run=True)
+    assert proxy.count("artifacts/list") == 1
+
+
 @pytest.mark.parametrize("when", ["before it is made", "before it is held"])
 def test_a_run_that_another_host_takes_over_fails_no_other(server, proxy, state_dir, tmp_path, experiment_name, when):
     settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
