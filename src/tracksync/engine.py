@@ -286,11 +286,14 @@ class Engine:
         entry = work.entry
         entry.state, entry.last_error_time = state, now_ms()
         entry.last_error = Problem(str(error), error.hint)
-        # Of a run that vanished before anything of it was delivered there is nothing to remember.
         outcome = Outcome(work.ref, entry, state, work.delivered)
+        # Of a run that vanished before anything of it was delivered there is nothing to remember.
         if not work.moved and (state is not State.GONE or entry.run_id) and self.leases.acquire(work.ref.source_id):
             try:
-                work.commit(self.parts) if work.taken else self.ledger.take(entry)
+                if work.taken:
+                    work.commit(self.parts)
+                else:
+                    self.ledger.take(entry)
             except LeaseError as lost:  # it is in other hands, and what they record of it counts
                 outcome = Outcome(work.ref, entry, State.SYNCING, work.delivered, error=lost)
         self.forget(work.ref.source_id)

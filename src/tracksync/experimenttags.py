@@ -27,8 +27,8 @@ class ExperimentTags:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        #: the tags as they were looked at last, by the tag that tells of them; with runs of the experiment
-        self._seen: dict[str, tuple[list[Entry], Mapping[str, str]]] = {}
+        #: the tags as they were looked at last, by the tag that tells of them; with some of its runs
+        self._seen: dict[str, tuple[dict[str, Entry], Mapping[str, str]]] = {}
         self._told: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def see(self, ref: RunRef, entry: Entry, header: RunHeader) -> None:
@@ -37,8 +37,8 @@ class ExperimentTags:
             # by the path alone: the same store is seen from several login nodes
             where = hashlib.sha256(f"{ref.store.root}\n{header.experiment_id}".encode("utf-8", "surrogateescape"))
             told_by = tags.EXPERIMENT_TOLD + where.hexdigest()[:16]
-            runs, _ = self._seen.get(told_by, ([], {}))
-            runs.append(entry)
+            runs, _ = self._seen.get(told_by, ({}, {}))
+            runs[entry.source_id] = entry
             self._seen[told_by] = runs, header.experiment_tags
 
     def deliver(self) -> None:
@@ -49,8 +49,9 @@ class ExperimentTags:
         """
         for told_by, (runs, values) in self._seen.items():
             # The last one that was sent: others, deleted at the source or held, do not tell which experiment it is.
-            runs[:] = [entry for entry in runs if entry.experiment_id is not None][-1:]
-            for entry in runs:
+            sent = [entry for entry in runs.values() if entry.experiment_id is not None][-1:]
+            self._seen[told_by] = {entry.source_id: entry for entry in sent}, values
+            for entry in sent:
                 self._deliver(entry, told_by, values)
 
     def _deliver(self, entry: Entry, told_by: str, values: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from tracksync import binding, ended, lineage, modelsync, sending, tags, uploads
 from tracksync.ledger import State
 from tracksync.model import Delta, RunStatus
 from tracksync.servercursor import server_cursor
-from tracksync.trust import trust
+from tracksync.trust import revives, trust
 from tracksync.work import Delivered, Parts, Work, now_ms, waits
 
 #: Milliseconds: what comes after a longer pause than this may be as old as that, and the source is asked when it came.
@@ -114,11 +114,6 @@ def untold(work: Work, todo: Delta, parts: Parts) -> bool:
         )
         or bool(entry.doubles and not work.doubles_tried)
     )
-
-
-def revives(work: Work, todo: Delta) -> bool:
-    """Whether a run that is deleted on the server, and not here, has to be restored there first."""
-    return work.remote is not None and work.remote.deleted and not todo.header.deleted
 
 
 def begin(work: Work, todo: Delta, parts: Parts) -> None:

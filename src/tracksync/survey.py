@@ -89,7 +89,7 @@ def _known(engine: Engine, hands: Iterable[Hand]) -> list[Candidate]:
 
 
 def _rest(engine: Engine, work: Work, delta: Delta, adopted: dict[str, RemoteRun]) -> Delta | None:
-    """What the server lacks of a run; None if nothing."""
+    """What the server lacks of a run; None if nothing. Empties ``adopted`` once the server does not answer for one."""
     if work.ref.source_id in adopted:
         work.remote, work.fresh = adopted[work.ref.source_id], True
         try:

@@ -28,6 +28,11 @@ CURSOR_PARTS = {
 }  # fmt: skip
 
 
+def revives(work: Work, delta: Delta) -> bool:
+    """Whether a run that is deleted on the server, and not here, would have to be restored there first."""
+    return work.remote is not None and work.remote.deleted and not delta.header.deleted
+
+
 def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
     """Cut off what the server holds already, and mend the cursor where the server knows better.
 
@@ -44,7 +49,7 @@ def trust(work: Work, delta: Delta, parts: Parts) -> Delta:
         return delta
     remote = work.remote if work.fresh and work.remote is not None else parts.destination.get_run(work.run_id)
     work.remote, work.fresh = remote, False
-    if remote.deleted and not delta.header.deleted:
+    if revives(work, delta):
         ours = (entry.status or "").endswith(" deleted")  # followed the source then, and follows it now
         if not (ours or parts.settings.restore):
             raise RemovedError(f"run {entry.run_id} was deleted on the server", "`push --restore` revives it")

@@ -332,41 +332,43 @@ def test_a_run_deleted_on_the_server_stays_deleted_until_it_is_asked_for(full, s
     assert_equal(full.root, server.url)
 
 
-def test_restore_revives_a_run_that_did_not_change_here(full, settings, server):
+@pytest.fixture
+def deleted(full, settings, server):
+    """A run that has ended, was delivered, and is deleted on the server since."""
     tracksync.push([full.root], settings=settings)
     ended = only(full, "child 0")
-    remote = counterpart(server.url, ended.id).info.run_id
-    client_of(server.url).delete_run(remote)
+    client_of(server.url).delete_run(counterpart(server.url, ended.id).info.run_id)
+    return ended
+
+
+def test_restore_revives_a_run_that_did_not_change_here(full, deleted, settings, server):
+    remote = counterpart(server.url, deleted.id).info.run_id
     report = tracksync.push([full.root], settings=replace(settings, restore=True))
     assert report.exit_code == 0
-    revived = counterpart(server.url, ended.id).info
+    revived = counterpart(server.url, deleted.id).info
     assert (revived.run_id, revived.lifecycle_stage) == (remote, "active")
     assert_equal(full.root, server.url)
 
 
-def test_a_run_deleted_on_the_server_stays_so_when_the_ledger_is_lost(full, settings, server, proxy, state_dir):
-    tracksync.push([full.root], settings=settings)
-    ended = only(full, "child 0")
-    client_of(server.url).delete_run(counterpart(server.url, ended.id).info.run_id)
+def test_a_run_deleted_on_the_server_stays_so_when_the_ledger_is_lost(
+    full, deleted, settings, server, proxy, state_dir
+):
     shutil.rmtree(state_dir)
     proxy.clear()
     report = tracksync.push([full.root], settings=settings)
     assert report.exit_code == 0
     assert proxy.count("runs/create") == 0
-    assert counterpart(server.url, ended.id).info.lifecycle_stage == "deleted"
+    assert counterpart(server.url, deleted.id).info.lifecycle_stage == "deleted"
 
 
-def test_a_dry_run_revives_nothing_when_the_ledger_is_lost(full, settings, server, proxy, state_dir):
-    tracksync.push([full.root], settings=settings)
-    ended = only(full, "child 0")
-    client_of(server.url).delete_run(counterpart(server.url, ended.id).info.run_id)
+def test_a_dry_run_revives_nothing_when_the_ledger_is_lost(full, deleted, settings, server, proxy, state_dir):
     shutil.rmtree(state_dir)
     proxy.clear()
     restoring = replace(settings, restore=True)
     report = tracksync.push([full.root], settings=restoring, dry_run=True)
     assert (proxy.writes, report.plan.runs) == ([], 1)
     assert tracksync.push([full.root], settings=restoring).exit_code == 0
-    assert counterpart(server.url, ended.id).info.lifecycle_stage == "active"
+    assert counterpart(server.url, deleted.id).info.lifecycle_stage == "active"
     assert_equal(full.root, server.url)
 
 

@@ -96,6 +96,8 @@ def test_a_run_that_another_host_takes_over_fails_no_other(server, proxy, state_
     settings = Settings(to=proxy.url, state_dir=state_dir, settle=0.0, server_wait=1.0)
     store = RawStore(tmp_path / "mlruns")
     taken, other = (store.run(experiment_name, params={"lr": "1"}, start_time=START + place) for place in range(2))
+    entry = Entry(source_id=taken.id, kind="mlflow-file", store=f"h:{store.root}", path=str(taken.path))
+    refused = threading.Event()
 
     def take(_seen):
         ledger = Ledger(state_dir, proxy.url)  # as a host does that has heard nothing of this one for too long
@@ -109,9 +111,6 @@ def test_a_run_that_another_host_takes_over_fails_no_other(server, proxy, state_
             take(seen)
             handler.reply(seen, 403, {}, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')
 
-    refused = threading.Event()
-
-    entry = Entry(source_id=taken.id, kind="mlflow-file", store=f"h:{store.root}", path=str(taken.path))
     if when == "before it is made":
         proxy.call("experiments/get-by-name", take)
     else:

@@ -102,8 +102,8 @@ def _choose(ctx: click.Context, files: FileSettings, table: StoreTable | None) -
     params = ctx.params
     if table is None:
         table = StoreTable(Path("/"))
-    to = params["to"] if _given(ctx, "to") else table.to or params["to"]
-    experiment = params["experiment"] if _given(ctx, "experiment") else table.experiment or params.get("experiment")
+    to = params["to"] if is_given(ctx, "to") else table.to or params["to"]
+    experiment = params["experiment"] if is_given(ctx, "experiment") else table.experiment or params.get("experiment")
     names = files.experiments if table.experiments is None else table.experiments
     return _Choice(destination(to), experiment, names, *_token(ctx, files, table), shape_for(ctx, table.shape))
 
@@ -112,7 +112,7 @@ def shape_for(ctx: click.Context, table: Mapping[str, Any]) -> Shape:
     """What is sent, and in what shape; the rules as one list: a place that gives any replaces those of the next."""
 
     def chosen(name: str) -> Any:  # noqa: ANN401 - each option has a type of its own
-        return ctx.params.get(name) if _given(ctx, name) else table.get(name, ctx.params.get(name))
+        return ctx.params.get(name) if is_given(ctx, name) else table.get(name, ctx.params.get(name))
 
     return Shape(
         rules=_rules(ctx, table),
@@ -141,7 +141,7 @@ def _rules(ctx: click.Context, table: Mapping[str, Any]) -> tuple[Rule, ...]:
 def _token(ctx: click.Context, files: FileSettings, table: StoreTable) -> tuple[Path | None, tuple[str, ...] | None]:
     """Token file and token command, both from the same place: they are about the same token."""
     file, command = ctx.params["token_file"], ctx.params["token_command"]
-    given = _given(ctx, "token_file"), _given(ctx, "token_command")
+    given = is_given(ctx, "token_file"), is_given(ctx, "token_command")
     if any(given):
         return file if given[0] else None, command if given[1] else None
     if table.token_file or table.token_command:
@@ -150,7 +150,7 @@ def _token(ctx: click.Context, files: FileSettings, table: StoreTable) -> tuple[
     return (file, command) if table.to in (None, files.options.get("to")) else (None, None)
 
 
-def _given(ctx: click.Context, name: str) -> bool:
+def is_given(ctx: click.Context, name: str) -> bool:
     """Whether an option comes from the command line or the environment, not from a file."""
     return ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from tracksync.cli import options
 from tracksync.cli.figures import drawable
-from tracksync.cli.settings import destination
+from tracksync.cli.settings import destination, is_given
 from tracksync.cli.stopping import BY_SIGNAL, TerminatedError, on_signal
 from tracksync.cli.values import Place
 from tracksync.config import default_state_dir
@@ -65,8 +64,7 @@ def command(
     if live and others["json"]:
         raise click.UsageError("--live and --json exclude each other")
     # A file names where runs go, not what to look at: those of its [[store]] tables may go elsewhere.
-    named = ctx.get_parameter_source("to") is ParameterSource.COMMANDLINE
-    server = destination(to) if to and named else None
+    server = destination(to) if to and is_given(ctx, "to") else None
     read = partial(_read, state_dir or default_state_dir(), server, paths, stale_after)
     if live:
         ctx.exit(_live(read))
